@@ -1,0 +1,154 @@
+"""The command line: python -m bnc_repro COMMAND. It parses, calls one function, and prints what that returns."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from . import config
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """One run; the path of its row is the last line printed."""
+    from .checkpoint import write_json
+    from .run import folder_of, run
+
+    settings = config.parse_settings(options.set)
+    if options.seed is not None:
+        settings["seed"] = options.seed
+    recipe = config.recipe(options.experiment, options.profile, options.arm, **settings)
+    row = run(recipe, options.runs)
+    print(f"{row['status']}: " + ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items() if value))
+    if options.row:
+        write_json(options.row, row)
+    print(options.row or folder_of(recipe, options.runs) / "row.json")
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    """The metrics of a checkpoint on its own data, or on --data."""
+    import torch
+
+    from .run import evaluate
+
+    print(json.dumps(evaluate(options.checkpoint, options.data, torch.device("cpu")), indent=1))
+
+
+def predict_command(options: argparse.Namespace) -> None:
+    """A line of JSON per picture."""
+    import torch
+
+    from .run import predict
+
+    for line in predict(options.checkpoint, options.pictures, torch.device("cpu")):
+        print(json.dumps(line))
+
+
+def data_command(options: argparse.Namespace) -> None:
+    """`check` says what is wrong with a folder; `make` makes the embedded data again."""
+    if options.action == "make":
+        from . import embedded, people
+
+        if options.what == "people":
+            print(people.make_people(options.target or "data/people"))
+        else:
+            source = {"source": options.source} if options.source else {}
+            print(embedded.make_fashion_mnist(target=options.target or "data/fashion-mnist", **source))
+        return
+    from . import doctor
+
+    folder = Path(options.what)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; name the one to check")
+    kind = options.kind or ("coco" if (folder / "annotations").is_dir() else "imagefolder")
+    found = doctor.check_keypoints(folder) if kind == "coco" else doctor.check_images(folder)
+    print("\n".join(found) or f"{folder}: nothing wrong")
+    sys.exit(bool(found))
+
+
+def list_command(options: argparse.Namespace) -> None:
+    """Names that recipes know, or the rows that are there."""
+    if options.what == "experiments":
+        print("\n".join(config.EXPERIMENTS))
+    elif options.what == "binarizers":
+        from .binarizers import describe
+
+        print("\n".join(describe()))
+    elif options.what == "networks":
+        from .classifiers import CLASSIFIERS
+        from .posenets import POSENETS
+
+        print("\n".join([*CLASSIFIERS, *POSENETS]))
+    else:
+        for path in sorted(config.project_root().glob("r*s/*/*/*/row.json")):
+            row = json.loads(path.read_text())
+            value = row["metrics"].get(row["headline"])
+            print(f"{row['experiment']:16} {row['title']:40} seed {row['seed']} {row['status']:9} {value} {path}")
+
+
+def notebook_command(options: argparse.Namespace) -> None:
+    """Execute a notebook as a stage does, or write the cell sources that stages depend on."""
+    from . import notebook
+
+    if options.name == "cells":
+        print("\n".join(map(str, notebook.write_cells(config.project_root() / "runs" / options.profile / "cells"))))
+    else:
+        print(notebook.execute(options.name, options.profile))
+
+
+def publish_command(options: argparse.Namespace) -> None:
+    """Copy current rows from runs/ to results/; write the README's verdict and the notebooks' outputs anew."""
+    from . import publish
+
+    print("\n".join(map(str, publish.publish())))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    top = argparse.ArgumentParser(prog="python -m bnc_repro", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        made.set_defaults(function=function)
+        return made
+
+    one = command("run", run_command)
+    one.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(config.EXPERIMENTS))
+    one.add_argument("--profile", default="sample", help=" | ".join(config.PROFILES))
+    one.add_argument("--arm", help="an arm of the profile's params.yaml")
+    one.add_argument("--seed", type=int)
+    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
+    one.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
+    one.add_argument("--row", type=Path, help="also write the row to this file")
+    judge = command("evaluate", evaluate_command)
+    judge.add_argument("checkpoint", type=Path)
+    judge.add_argument("--data", help="another folder of the same kind")
+    guess = command("predict", predict_command)
+    guess.add_argument("checkpoint", type=Path)
+    guess.add_argument("pictures", type=Path, nargs="+")
+    data = command("data", data_command)
+    data.add_argument("action", choices=("check", "make"))
+    data.add_argument("what", help="a folder to check; people or fashion-mnist to make")
+    data.add_argument("--kind", choices=("imagefolder", "coco"))
+    data.add_argument("--source", help="the folder of the Debian package's four files")
+    data.add_argument("--target", help="where to write, data/... in the clone")
+    names = command("list", list_command)
+    names.add_argument("what", nargs="?", default="rows", choices=("binarizers", "networks", "experiments", "rows"))
+    page = command("notebook", notebook_command)
+    page.add_argument("name", help="its name in notebooks/ without .ipynb, or `cells`")
+    page.add_argument("--profile", default="sample", choices=config.PROFILES)
+    command("publish", publish_command)
+    return top
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one sentence and exit status 1, never a traceback."""
+    options = parser().parse_args()
+    try:
+        options.function(options)
+    except ValueError as error:
+        sys.exit(f"bnc_repro: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The task of image classification: its sets, its network, its loss (with a teacher) and its accuracy.
+
+Loss: (1 - distillation) cross-entropy to the labels + distillation soft cross-entropy to the teacher, 0.1 and 0.9
+in the released code of 2205.07433.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from . import images
+from .classifiers import CLASSIFIERS
+from .config import Recipe
+from .losses import soft_cross_entropy
+from .metrics import correct_at
+from .task import Task, build_network
+from .train import loader
+
+EVALUATION_BATCH = 500
+
+
+def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None) -> Task:
+    """The task of a recipe. Raises ValueError for missing data or unknown names, before anything is trained."""
+    train_set, test_set = images.load(recipe.data, train=True), images.load(recipe.data, train=False)
+    if train_set.num_classes != test_set.num_classes:
+        raise ValueError(
+            f"{recipe.data.folder} has {train_set.num_classes} training and {test_set.num_classes} test classes; "
+            f"`python -m bnc_repro data check {recipe.data.folder}` names them"
+        )
+    network = make_network(recipe, train_set.num_classes).to(device, memory_format=torch.channels_last)
+
+    def loss(network: nn.Module, batch: dict) -> Tensor:
+        x = images.normalise(batch["image"], recipe.data.kind, batch.get("light"))
+        logits = network(x)
+        labelled = F.cross_entropy(logits, batch["label"])
+        if teacher is None:
+            return labelled
+        with torch.no_grad():
+            wanted = teacher(x)
+        return (1 - recipe.distillation) * labelled + recipe.distillation * soft_cross_entropy(logits, wanted)
+
+    def evaluate(network: nn.Module) -> dict:
+        return accuracy(network, test_set, recipe, device)
+
+    def sample() -> Tensor:
+        return images.normalise(test_set.__getitems__(list(range(8)))["image"].to(device), recipe.data.kind)
+
+    return Task(network, train_set, loss, evaluate, "top1", train_set.classes, sample)
+
+
+def make_network(recipe: Recipe, num_classes: int) -> nn.Module:
+    """The recipe's classifier, untrained."""
+    channels = len(images.STATISTICS[recipe.data.kind][0])
+    return build_network(CLASSIFIERS, recipe, channels, num_classes=num_classes)
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, test_set: Dataset, recipe: Recipe, device: torch.device) -> dict[str, float]:
+    """{"top1": %, "top5": %, "test_loss"} over every image of `test_set`."""
+    network.eval()
+    top1, top5, loss = 0, 0, 0.0
+    for batch in loader(test_set, list(range(len(test_set))), EVALUATION_BATCH, recipe.data.workers, device):
+        logits = network(images.normalise(batch["image"], recipe.data.kind))
+        top1 += correct_at(logits, batch["label"])
+        top5 += correct_at(logits, batch["label"], min(5, logits.shape[1]))
+        loss += F.cross_entropy(logits, batch["label"], reduction="sum").item()
+    count = len(test_set)
+    return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "test_loss": loss / count}
+
+
+@torch.no_grad()
+def predict(network: nn.Module, recipe: Recipe, files: list[Path], device: torch.device) -> Iterator[list[float]]:
+    """The probabilities of the classes for each picture file, resized as the training images were."""
+    network.eval()
+    for file in files:
+        image = images.picture(file, recipe.data).to(device)[None]
+        yield network(images.normalise(image, recipe.data.kind)).softmax(dim=1)[0].tolist()

@@ -1,0 +1,269 @@
+"""The recipe of a run: typed, complete, and refused before anything starts when it makes no sense.
+
+A recipe is read from the section `recipe` of an experiment in a profile's params.yaml, then from an arm of it,
+then from `--set key.path=value`; later ones win. Every key that exists is a field below.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+EXPERIMENTS = ("imagenet_resnet", "coco_pose", "linear_vs_soft")
+PROFILES = ("sample", "small", "gpu", "paper")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the images are and how they are read; `root` and `workers` are no part of a run's identity."""
+
+    root: str = ""
+    kind: str = "fashion_mnist"  # fashion_mnist | cifar10 | imagefolder | coco
+    train_limit: int = 0  # the first so many training images (drawn evenly per class), 0: all
+    image_size: tuple[int, int] = (28, 28)  # height, width in px
+    augment: str = "none"  # none | flip | shift | crop (random resized) | pose
+    lighting: float = 0.0  # standard deviation of the PCA colour noise
+    workers: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """`root` with variables such as $BNC_DATA filled in; a relative one starts at the clone."""
+        path = Path(os.path.expandvars(self.root)).expanduser()
+        return path if path.is_absolute() else project_root() / path
+
+
+@dataclass(frozen=True)
+class Pose:
+    """What only keypoint training knows; heatmaps are a quarter of the image in each direction."""
+
+    sigma_px: float = 2.0  # of a target, in heatmap pixels
+    unbiased: bool = True  # UDP coordinates; False: the classic form
+    loss: str = "squares"  # squares | cross_entropy
+    decode: str = "dark"  # dark | quarter | argmax
+    flip_test: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training of one network under one seed."""
+
+    experiment: str = "imagenet_resnet"
+    profile: str = "sample"
+    network: str = "resnet20"
+    width: int = 0  # channels of the first stage, 0: the network's own
+    blocks: tuple[int, ...] = ()  # blocks per stage, (): the network's own
+    stem: str = ""  # imagenet | half | full, "": the network's own
+    weight_binarizer: str | None = "mlp"
+    activation_binarizer: str | None = "approx_sign"
+    preset: str = "fixed"
+    standardize: bool = False
+    epochs: int = 1
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    optimizer: str = "adam"  # adam | adamw | sgd
+    weight_decay: float = 0.0
+    momentum: float = 0.9  # of sgd
+    schedule: str = "linear"  # linear | cosine | steps | constant
+    milestones: tuple[int, ...] = ()  # epochs at which "steps" divides the rate by 10
+    warmup_epochs: float = 0.0
+    released_schedule: bool = False  # first epoch at rate 1 - 1/E, last at 0, as the released code steps
+    classifier_learning_rate: float = 1e-3
+    classifier_milestones: tuple[int, ...] = ()
+    teacher: str = ""  # twin | torchvision/resnet34 | a checkpoint of this project | "": none
+    distillation: float = 0.0  # weight of the teacher's loss; the labels keep the rest
+    precision: str = "float32"  # float32 | bfloat16 | float16
+    evaluate_every: int = 1  # epochs; the last one is always evaluated
+    seed: int = 0
+    init_from: str = ""  # a checkpoint whose weights the run starts from
+    data: Data = field(default_factory=Data)
+    pose: Pose = field(default_factory=Pose)
+
+
+CHOICES = {
+    "experiment": EXPERIMENTS,
+    "profile": PROFILES,
+    "stem": ("", "imagenet", "half", "full"),
+    "preset": ("official", "paper", "fixed"),
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("linear", "cosine", "steps", "constant"),
+    "precision": ("float32", "bfloat16", "float16"),
+    "data.kind": ("fashion_mnist", "cifar10", "imagefolder", "coco"),
+    "data.augment": ("none", "flip", "shift", "crop", "pose"),
+    "pose.loss": ("squares", "cross_entropy"),
+    "pose.decode": ("dark", "quarter", "argmax"),
+}
+# what data.root must be, and how to get it
+EXPECTED = {
+    "fashion_mnist": "the folder that holds FashionMNIST/raw/ with its four idx files; `dvc pull data.dvc` brings it",
+    "cifar10": "the folder that holds cifar-10-batches-py/ (the python archive of cs.toronto.edu/~kriz/cifar.html)",
+    "imagefolder": "a folder with train/<class>/ and val/<class>/ (ImageNet-1k: image-net.org; the PyTorch examples' "
+    "script sorts val/ into classes)",
+    "coco": "a folder with annotations/person_keypoints_{train,val}2017.json, train2017/ and val2017/ "
+    "(cocodataset.org; the sample's comes with `dvc pull data.dvc`)",
+}
+AT_LEAST = {
+    "width": 0, "epochs": 1, "evaluate_every": 1, "batch_size": 1, "weight_decay": 0, "momentum": 0, "warmup_epochs": 0,
+    "classifier_learning_rate": 0, "distillation": 0, "seed": 0, "data.train_limit": 0, "data.lighting": 0,
+    "data.workers": 0,
+}  # fmt: skip
+ABOVE_ZERO = ("learning_rate", "pose.sigma_px")
+
+
+def recipe(experiment: str, profile: str = "sample", arm: str | None = None, **changes: Any) -> Recipe:
+    """The recipe of one run of `experiment` under `profile`, changed by the arm's and then by `changes`.
+
+    Raises ValueError naming the key, what is wrong with it and what would be right.
+    """
+    section = experiment_section(experiment, profile)
+    layers = [section["recipe"], changes]
+    if arm is not None:
+        layers.insert(1, section["arms"][known("arm", arm, section["arms"])])
+    return make(experiment=experiment, profile=profile, **merged(*layers))
+
+
+def experiment_section(experiment: str, profile: str) -> dict:
+    """The section {seeds, recipe, arms} of an experiment in a profile's params.yaml."""
+    known("experiment", experiment, EXPERIMENTS)
+    path = parameters_file(profile)
+    return yaml.safe_load(path.read_text())[experiment]
+
+
+def parameters_file(profile: str) -> Path:
+    """params.yaml of the sample, pipelines/<profile>/params.yaml of the others."""
+    known("profile", profile, PROFILES)
+    name = "params.yaml" if profile == "sample" else f"pipelines/{profile}/params.yaml"
+    return project_root() / name
+
+
+def project_root() -> Path:
+    """The clone: the nearest folder upwards that holds params.yaml and pipelines/."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "pipelines").is_dir():
+            return folder
+    raise ValueError(f"{here} is not inside a clone of bnc_repro (no params.yaml upwards); cd into the clone")
+
+
+def merged(*layers: dict) -> dict:
+    """Nested dicts laid over each other; later ones win key by key."""
+    result: dict = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = result.get(key)
+            result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def make(**values: Any) -> Recipe:
+    """A checked recipe from nested values. Raises ValueError as `recipe` does."""
+    made = _build(Recipe, values, "")
+    _check(made)
+    return made
+
+
+def parse_settings(settings: list[str]) -> dict:
+    """["data.root=x", "epochs=3"] as nested values; the values are read as YAML."""
+    result: dict = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting}: write key=value, for instance --set epochs=3")
+        nested = yaml.safe_load(value) if value else ""
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        result = merged(result, nested)
+    return result
+
+
+def as_dict(made: Recipe) -> dict:
+    """The recipe as plain nested values (lists for tuples), as it stands in a row."""
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    return plain(dataclasses.asdict(made))
+
+
+def identity(made: Recipe) -> dict:
+    """What makes two runs the same run: the recipe without the data's place and the number of workers."""
+    values = as_dict(made)
+    del values["data"]["root"], values["data"]["workers"]
+    return values
+
+
+def float_twin(made: Recipe) -> Recipe:
+    """The same recipe with a float network and without a teacher: what "teacher: twin" learns from."""
+    return replace(
+        made, weight_binarizer=None, activation_binarizer=None, preset="fixed", standardize=False,
+        teacher="", distillation=0.0, init_from="",
+    )  # fmt: skip
+
+
+def _build(cls: type, values: dict, prefix: str):
+    if not isinstance(values, dict):
+        raise ValueError(f"recipe key {prefix.rstrip('.')} holds several keys, got {values!r}")
+    hints = get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise ValueError(f"unknown recipe key {prefix}{key}; known, nearest first: {_near(key, hints)}")
+    built = {key: _typed(hints[key], value, prefix + key) for key, value in values.items()}
+    return cls(**built)
+
+
+def _typed(hint: Any, value: Any, key: str) -> Any:
+    if is_dataclass(hint):
+        return _build(hint, value, key + ".")
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        fits = isinstance(value, (list, tuple)) and (kinds[-1] is ... or len(value) == len(kinds))
+        if fits and all(type(item) is int for item in value):
+            return tuple(value)
+        wanted = "a list of whole numbers" if kinds[-1] is ... else f"a list of {len(kinds)} whole numbers"
+        raise ValueError(f"recipe key {key} must be {wanted}, got {value!r}")
+    kinds = get_args(hint) or (hint,)
+    if float in kinds and type(value) is int:
+        return float(value)
+    if type(value) in kinds:
+        return value
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    raise ValueError(f"recipe key {key} must be {' or '.join(names[kind] for kind in kinds)}, got {value!r}")
+
+
+def _check(made: Recipe) -> None:
+    flat = {**{f.name: getattr(made, f.name) for f in fields(made)}}
+    for part in ("data", "pose"):
+        flat |= {f"{part}.{f.name}": getattr(flat[part], f.name) for f in fields(flat[part])}
+    for key, choices in CHOICES.items():
+        if flat[key] not in choices:
+            raise ValueError(f"recipe key {key} must be one of {', '.join(map(repr, choices))}, got {flat[key]!r}")
+    for key, least in AT_LEAST.items():
+        if not least <= flat[key] < math.inf:
+            raise ValueError(f"recipe key {key} must be finite and at least {least}, got {flat[key]}")
+    for key in ABOVE_ZERO:
+        if not 0 < flat[key] < math.inf:
+            raise ValueError(f"recipe key {key} must be above 0 and finite, got {flat[key]}")
+    if made.distillation > 1:
+        raise ValueError(f"recipe key distillation is a share from 0 to 1, got {made.distillation}")
+    if bool(made.teacher) != (made.distillation > 0):
+        raise ValueError("recipe keys teacher and distillation belong together: give both, or neither ('' and 0)")
+    if min(made.data.image_size) < 4:
+        raise ValueError(f"recipe key data.image_size must be at least 4 px, got {list(made.data.image_size)}")
+    if any(count < 1 for count in made.blocks):
+        raise ValueError(f"recipe key blocks counts blocks per stage, each at least 1, got {list(made.blocks)}")
+
+
+def known(kind: str, name: str, table) -> str:
+    """`name` if `table` has it, else ValueError with the known names, the nearest first."""
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}; known, nearest first: {_near(name, table)}")
+    return name
+
+
+def _near(name: str, table) -> str:
+    return ", ".join(difflib.get_close_matches(str(name), list(table), n=len(table), cutoff=0.0))

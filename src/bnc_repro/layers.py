@@ -1,0 +1,91 @@
+"""Binary convolution and linear layer: torch's own layers with a binarizer before each operand.
+
+forward: y = conv(b_a(x), alpha b_w(w_c)), w_c = weight minus its mean per output channel, alpha = mean abs(w_c)
+per output channel without gradient (2205.07433, released code; the scale is XNOR-Net's). With
+`standardize=True` the weights are divided by their deviation too before they are binarized (IR-Net).
+`None` for both binarizers is the float layer. `weight` stays `weight`, so float checkpoints load.
+A layer owns the binarizers it makes from names; an instance belongs to whoever made it (a network holds its
+shared classifier once, at the top). Zero padding comes after the sign: border inputs are 0, as everywhere in
+this field; bit-packed inference must know.
+"""
+
+from torch import Tensor, nn, no_grad
+from torch.nn import functional as F
+
+from . import ops
+from .binarizers import Binarizer, get
+
+
+class _BinaryOperands(nn.Module):
+    """What both binary layers share: the two binarizers and the binary weight."""
+
+    def _set_binarizers(self, weight_binarizer, activation_binarizer, standardize: bool) -> None:
+        self.standardize = standardize
+        for name, given in (("weight_binarizer", weight_binarizer), ("activation_binarizer", activation_binarizer)):
+            made = get(given)
+            if isinstance(given, Binarizer):
+                object.__setattr__(self, name, made)  # not registered: the giver holds it
+            else:
+                setattr(self, name, made)
+
+    def binary_weight(self) -> Tensor:
+        """alpha b_w(w_c), two values per output channel; the plain weight if it stays float."""
+        if self.weight_binarizer is None:
+            return self.weight
+        return ops.channel_scale(ops.center(self.weight)) * self.weight_binarizer(self.latent_weight())
+
+    def latent_weight(self) -> Tensor:
+        """What the weight binarizer sees: the centred (or standardised) weight."""
+        return ops.standardize(self.weight) if self.standardize else ops.center(self.weight)
+
+    def binary_input(self, x: Tensor) -> Tensor:
+        """b_a(x), or x if it stays float."""
+        return x if self.activation_binarizer is None else self.activation_binarizer(x)
+
+
+class BinaryConv2d(_BinaryOperands, nn.Conv2d):
+    """nn.Conv2d (same arguments) with binary weights and inputs: x (N, C, H, W) -> (N, O, H', W')."""
+
+    def __init__(
+        self, *args, weight_binarizer=None, activation_binarizer=None, standardize: bool = False, **kwargs
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_binarizers(weight_binarizer, activation_binarizer, standardize)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(self.binary_input(x), self.binary_weight(), self.bias)
+
+
+class BinaryLinear(_BinaryOperands, nn.Linear):
+    """nn.Linear (same arguments) with binary weights and inputs: x (N, ..., I) -> (N, ..., O)."""
+
+    def __init__(
+        self, *args, weight_binarizer=None, activation_binarizer=None, standardize: bool = False, **kwargs
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_binarizers(weight_binarizer, activation_binarizer, standardize)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.binary_input(x), self.binary_weight(), self.bias)
+
+
+def watch(network: nn.Module, x: Tensor) -> list[dict]:
+    """Pass x through `network` and report every binary layer as it is really used: the distinct values that enter
+    it, and the largest number of distinct values per output channel that multiply them."""
+    seen, handles = [], []
+
+    def look(name: str, layer: _BinaryOperands, inputs: tuple) -> None:
+        weight = layer.binary_weight()
+        seen.append({
+            "layer": name, "input values": layer.binary_input(inputs[0]).unique().tolist(),
+            "weight values per channel": max(len(channel.unique()) for channel in weight), "weights": weight.numel(),
+        })  # fmt: skip
+
+    for name, module in network.named_modules():
+        if isinstance(module, _BinaryOperands) and module.weight_binarizer is not None:
+            handles.append(module.register_forward_pre_hook(lambda m, inputs, name=name: look(name, m, inputs)))
+    with no_grad():
+        network.eval()(x)
+    for handle in handles:
+        handle.remove()
+    return seen

@@ -1,0 +1,77 @@
+"""Optimizers and rates. The network and its classifier each have their own; a rate is a function of the step.
+
+Source of the defaults: the released code of 2205.07433 (Adam for both). Every parameter is claimed exactly once:
+weight decay falls on weights of convolutions and linear layers, nothing else.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from .binarizers import Binarizer
+
+OPTIMIZERS = {
+    "adam": lambda groups, rate, momentum: torch.optim.Adam(groups, lr=rate),
+    "adamw": lambda groups, rate, momentum: torch.optim.AdamW(groups, lr=rate),
+    "sgd": lambda groups, rate, momentum: torch.optim.SGD(groups, lr=rate, momentum=momentum),
+}
+
+
+def groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Parameters by kind: "classifier" (of binarizers), "decayed" (weights), "plain" (the rest)."""
+    kinds: dict[str, list[nn.Parameter]] = {"classifier": [], "decayed": [], "plain": []}
+    claimed: set[int] = set()
+    learnt = [module for module in network.modules() if isinstance(module, Binarizer)]
+    for binarizer in learnt:
+        kinds["classifier"] += _unclaimed(binarizer.parameters(), claimed)
+    for module in network.modules():
+        weighted = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+        for name, parameter in module.named_parameters(recurse=False):
+            kinds["decayed" if weighted and name == "weight" else "plain"] += _unclaimed([parameter], claimed)
+    return kinds
+
+
+def _unclaimed(parameters, claimed: set[int]) -> list[nn.Parameter]:
+    new = [parameter for parameter in parameters if id(parameter) not in claimed]
+    claimed.update(map(id, new))
+    return new
+
+
+def optimizers(
+    network: nn.Module, *, optimizer: str, learning_rate: float, momentum: float, weight_decay: float,
+    classifier_learning_rate: float,
+) -> list[torch.optim.Optimizer]:  # fmt: skip
+    """One optimizer for the network and, if it learns its binarizer, an Adam for the classifier."""
+    kinds = groups(network)
+    network_groups = [
+        {"params": kinds["decayed"], "weight_decay": weight_decay},
+        {"params": kinds["plain"], "weight_decay": 0.0},
+    ]
+    made = [OPTIMIZERS[optimizer]([g for g in network_groups if g["params"]], learning_rate, momentum)]
+    if kinds["classifier"]:
+        made.append(torch.optim.Adam(kinds["classifier"], lr=classifier_learning_rate))
+    return made
+
+
+def rate(
+    step: int, *, steps_per_epoch: int, epochs: int, schedule: str, warmup_epochs: float = 0.0,
+    milestones: tuple[int, ...] = (), released_schedule: bool = False,
+) -> float:  # fmt: skip
+    """The factor 0..1 of the base learning rate at `step`, counted from 0.
+
+    linear: 1 - s/S, cosine: (1 + cos(pi s/S))/2, steps: a tenth at each of `milestones`, constant: 1; after
+    `warmup_epochs` of a linear rise. `released_schedule` holds the linear rate over an epoch and steps before
+    it, as the released code does: 1 - (e+1)/E in epoch e, so the last epoch trains at 0.
+    """
+    total = steps_per_epoch * epochs
+    epoch = step // steps_per_epoch
+    if released_schedule:
+        return 1 - (epoch + 1) / epochs
+    warm = warmup_epochs * steps_per_epoch
+    if step < warm:
+        return (step + 1) / warm
+    if schedule == "steps":
+        return 0.1 ** sum(epoch >= milestone for milestone in milestones)
+    share = (step - warm) / max(1, total - warm)
+    return {"linear": 1 - share, "cosine": (1 + math.cos(math.pi * share)) / 2, "constant": 1.0}[schedule]

@@ -1,0 +1,162 @@
+"""The task of pose estimation: crops of people, heatmaps, and COCO's average precision with true boxes.
+
+Loss: half the mean squared error of the heatmaps; with a teacher, the share `distillation` of it is taken
+against the teacher's heatmaps. Prediction: flip test, sub-pixel decoding, OKS rescoring and OKS-NMS.
+Legend: N people, K keypoints, h and w of heatmaps (a quarter of the crop).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import coco_eval, keypoints
+from .config import Recipe
+from .losses import heatmap_cross_entropy, heatmap_loss
+from .pictures import read
+from .posenets import POSENETS
+from .task import Task, build_network
+from .train import loader
+
+TRAIN, VALIDATION = "train2017", "val2017"
+EVALUATION_BATCH = 128
+EXAMPLES = 12
+LOSSES = {"squares": heatmap_loss, "cross_entropy": heatmap_cross_entropy}
+# channel means and deviations of ImageNet's pixels, 0..255
+MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+class Crops(keypoints.PersonCrops):
+    """`PersonCrops` that a data loader asks for whole batches."""
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        return self.batch(indices)
+
+
+def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None) -> Task:
+    """The task of a recipe. Raises ValueError for missing or faulty data, before anything is trained."""
+    options = {"size": recipe.data.image_size, "unbiased": recipe.pose.unbiased}
+    root = recipe.data.folder
+    people = Crops(
+        root, TRAIN, augment=recipe.data.augment == "pose", limit=recipe.data.train_limit or None, **options
+    )
+    judged = Crops(root, VALIDATION, **options)
+    names = people.skeleton.names
+    heatmap_size = tuple(side // 4 for side in recipe.data.image_size)
+
+    def evaluate(network: nn.Module) -> dict:
+        return average_precision(root, judged, *predict(network, judged, recipe, device))
+
+    def examples(network: nn.Module) -> list:
+        return some_people(judged, predict(network, judged, recipe, device)[0])
+
+    if recipe.network == "mean_pose":
+        mean = keypoints.mean_pose(people.people)
+        guess = keypoints.predict_mean_pose(mean, judged.people)
+        certain = np.ones(guess.shape[:2])
+        return Task(
+            nn.Identity(), None, None, lambda _: average_precision(root, judged, guess, certain), "AP", names,
+            examples=lambda _: some_people(judged, guess),
+        )  # fmt: skip
+
+    compare = LOSSES[recipe.pose.loss]
+
+    def loss(network: nn.Module, batch: dict) -> Tensor:
+        x = normalise(batch["image"])
+        targets, weights = keypoints.encode(
+            batch["joints"], batch["visible"], recipe.data.image_size, heatmap_size, recipe.pose.sigma_px,
+            recipe.pose.unbiased,
+        )  # fmt: skip
+        heatmaps = network(x)
+        labelled = compare(heatmaps, targets, weights)
+        if teacher is None:
+            return labelled
+        with torch.no_grad():
+            wanted = to_maps(teacher(x), recipe)
+        return (1 - recipe.distillation) * labelled + recipe.distillation * compare(heatmaps, wanted, weights)
+
+    def sample() -> Tensor:
+        return normalise(judged.batch(range(min(8, len(judged))))["image"].to(device))
+
+    network = make_network(recipe, len(names)).to(device, memory_format=torch.channels_last)
+    return Task(network, people, loss, evaluate, "AP", names, sample, examples)
+
+
+def make_network(recipe: Recipe, num_keypoints: int) -> nn.Module:
+    """The recipe's pose network, untrained."""
+    return build_network(POSENETS, recipe, 3, num_keypoints=num_keypoints)
+
+
+def to_maps(outputs: Tensor, recipe: Recipe) -> Tensor:
+    """What a network trained by this recipe puts out, as heatmaps (N, K, h, w) whose peak is about 1 where sure."""
+    if recipe.pose.loss == "squares":
+        return outputs
+    peak = 2 * torch.pi * recipe.pose.sigma_px**2  # 1 / height of the target's highest cell
+    return outputs.float().flatten(2).softmax(2).view_as(outputs) * peak
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) -> float32 with mean 0 and deviation 1 of ImageNet's pixels."""
+    mean, deviation = (torch.tensor(s, device=images.device).view(1, 3, 1, 1) for s in (MEAN, DEVIATION))
+    return ((images.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def predict(network: nn.Module, crops: Crops, recipe: Recipe, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (N, K, 2) in px of the pictures and their scores (N, K), one row per person of `crops`."""
+    network.eval()
+    points, scores = [], []
+    for batch in loader(crops, list(range(len(crops))), EVALUATION_BATCH, recipe.data.workers, device):
+        x = normalise(batch["image"])
+        heatmaps = to_maps(network(x), recipe)
+        if recipe.pose.flip_test:
+            mirrored = keypoints.flip_back(to_maps(network(x.flip(-1)), recipe), crops.skeleton, recipe.pose.unbiased)
+            heatmaps = (heatmaps + mirrored) / 2
+        found, certain = keypoints.decode(
+            heatmaps.float(), recipe.data.image_size, recipe.pose.decode, recipe.pose.unbiased
+        )
+        points.append(keypoints.to_image(found, batch["matrix"]).cpu().numpy())
+        scores.append(certain.cpu().numpy())
+    return np.concatenate(points), np.concatenate(scores)
+
+
+def predict_pictures(network: nn.Module, recipe: Recipe, files: list[Path], device: torch.device) -> list:
+    """For each picture file, whose whole extent is taken as one person's box: [x px, y px, score] per keypoint."""
+    found = []
+    for file in files:
+        width, height = read(file).size
+        one = keypoints.People(
+            paths=np.array([str(file)]), image_ids=np.array([0]), ids=np.array([0]),
+            boxes_px=np.array([[0.0, 0.0, width, height]]), joints_px=np.zeros((1, 17, 2)),
+            visible=np.zeros((1, 17), np.int64), areas_px2=np.array([float(width * height)]),
+            picture_sizes=np.array([[height, width]]), box_scores=np.ones(1),
+        )  # fmt: skip
+        crops = Crops("", VALIDATION, recipe.data.image_size, unbiased=recipe.pose.unbiased, people=one)
+        points, scores = predict(network, crops, recipe, device)
+        found.append(np.concatenate((points[0], scores[0][:, None]), 1).round(2).tolist())
+    return found
+
+
+def average_precision(root: Path, crops: Crops, points: np.ndarray, scores: np.ndarray) -> dict:
+    """COCOeval's six numbers for predictions made in the people's true boxes."""
+    results = coco_eval.to_results(crops.people, points, scores, crops.skeleton)
+    annotations = root / "annotations" / f"person_keypoints_{VALIDATION}.json"
+    return coco_eval.evaluate(annotations, results, crops.skeleton)
+
+
+def some_people(crops: Crops, points: np.ndarray) -> list[dict]:
+    """The worst, the best and some people between them, by OKS: what a figure needs to draw them."""
+    similarity, _ = coco_eval.similarity(crops.people, points, crops.skeleton)
+    order = np.argsort(similarity, kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).round().astype(int)]
+    people = crops.people
+    return [
+        {
+            "image": Path(people.paths[i]).name, "annotation": int(people.ids[i]),
+            "oks": round(float(similarity[i]), 4),
+            "box": people.boxes_px[i].round(1).tolist(), "keypoints": points[i].round(1).tolist(),
+            "true": people.joints_px[i].round(1).tolist(), "visible": people.visible[i].tolist(),
+        }
+        for i in chosen
+    ]  # fmt: skip

@@ -1,0 +1,95 @@
+"""From runs/ to what git keeps: rows in results/, the README's table and figure, the notebooks' outputs."""
+
+import json
+from pathlib import Path
+
+import nbformat
+
+from . import config, notebook, report
+from .checkpoint import atomic, write_json
+from .run import folder_of
+
+BEGIN, END = "<!-- verdict:begin -->", "<!-- verdict:end -->"
+
+
+def publish() -> list[Path]:
+    """Copy each profile's current rows to results/, in place of older rows of the same recipe; then the pages."""
+    root, written = config.project_root(), []
+    for profile in config.PROFILES:
+        for experiment in config.EXPERIMENTS:
+            section = config.experiment_section(experiment, profile)
+            for arm in section["arms"]:
+                for seed in section["seeds"]:
+                    recipe = config.recipe(experiment, profile, arm, seed=seed)
+                    if not recipe.data.folder.is_dir():
+                        continue
+                    source = folder_of(recipe) / "row.json"
+                    if source.is_file():
+                        written.append(_publish_row(source, root / "results" / profile / experiment, recipe))
+    return [*written, *write_pages(root)]
+
+
+def _publish_row(source: Path, folder: Path, recipe: config.Recipe) -> Path:
+    for old in folder.glob("*.json"):
+        if config.make(**json.loads(old.read_text())["recipe"]) == recipe:
+            old.unlink()
+    target = folder / f"{source.parent.name}.json"
+    write_json(target, json.loads(source.read_text()))
+    return target
+
+
+def write_pages(root: Path) -> list[Path]:
+    """The README's verdict and its figure from the published sample rows, and the outputs of executed notebooks."""
+    written = []
+    readme = root / "README.md"
+    with atomic(readme) as temporary:
+        temporary.write_text(readme_with_verdict(readme.read_text()))
+    report.style()
+    figure = report.verdict_figure(*published_rows())
+    picture = root / "results" / "figures" / "verdict.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=80, bbox_inches="tight", metadata={"Software": None})
+    for name in notebook.STAGES:
+        executed = root / "runs" / "sample" / "notebooks" / f"{name}.ipynb"
+        if executed.is_file():
+            written.append(keep_outputs(executed, root / "notebooks" / f"{name}.ipynb"))
+    return [readme, picture, *written]
+
+
+def published_rows() -> list[list[dict]]:
+    """The published sample rows of the three experiments. Raises ValueError when an experiment has none."""
+    found = [report.published("sample", experiment) for experiment in config.EXPERIMENTS]
+    if not all(found):
+        raise ValueError("results/sample lacks an experiment's rows: run `make repro`, then `make publish`")
+    return found
+
+
+def readme_with_verdict(text: str) -> str:
+    """`text` with the table of the published rows between its two marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{report.markdown(report.verdict(*published_rows()))}\n{END}{after}"
+
+
+def keep_outputs(executed: Path, source: Path) -> Path:
+    """Copy the outputs of an executed notebook into the committed one, cell by cell, without times or paths.
+
+    Raises ValueError if a cell's text differs: the outputs would not be its own.
+    """
+    done = {cell["id"]: cell for cell in nbformat.read(executed, 4).cells}
+    kept = nbformat.read(source, 4)
+    for count, cell in enumerate([cell for cell in kept.cells if cell.cell_type == "code"], 1):
+        if done[cell.id].source != cell.source:
+            raise ValueError(f"{source.name}, cell {cell.id}: changed since it was run; run `make repro` first")
+        cell.outputs, cell.execution_count = _stable(done[cell.id].outputs, count), count
+    nbformat.write(kept, source)
+    return source
+
+
+def _stable(outputs: list, count: int) -> list:
+    """Outputs without what differs at each run: progress lines go, execution counts follow the order."""
+    outputs = [output for output in outputs if output.output_type != "stream"]
+    for output in outputs:
+        if output.output_type == "execute_result":
+            output.execution_count = count
+    return outputs

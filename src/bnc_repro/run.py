@@ -1,0 +1,248 @@
+"""From a recipe to its row: the one place where names become objects.
+
+A run's folder is runs/<profile>/<experiment>/<fingerprint>/. A finished run is returned, an unfinished one goes
+on, and a second process on the same run waits.
+"""
+
+import datetime
+import json
+import os
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from . import checkpoint, config, provenance
+from .config import Recipe
+from .layers import watch
+from .train import Diverged, say, train
+
+
+def _image_task(*arguments):
+    from . import classify
+
+    return classify.build(*arguments)
+
+
+def _pose_task(*arguments):
+    from . import pose
+
+    return pose.build(*arguments)
+
+
+TASKS = {"imagenet_resnet": _image_task, "linear_vs_soft": _image_task, "coco_pose": _pose_task}
+
+
+def run(recipe: Recipe, runs: Path | None = None) -> dict:
+    """Train one network, or return the row of the same run if it is finished; see `row` for what a row holds.
+
+    `runs` is the folder of all runs, runs/ in the clone unless given. With BNC_REPRO_REUSE=results in the
+    environment a published row of exactly this run is taken too. Raises ValueError for a recipe, data or a
+    device that cannot work, before training; Diverged when the loss stops being a number (in the ablation that
+    is a row with status "diverged").
+    """
+    folder = folder_of(recipe, runs)
+    published = published_row(recipe, folder.name)
+    if published is not None:
+        return published
+    device = pick_device(recipe)
+    with checkpoint.locked(folder):
+        if (folder / "row.json").is_file():
+            return json.loads((folder / "row.json").read_text())
+        guide = _teacher(recipe, runs, device)
+        task = TASKS[recipe.experiment](recipe, device, guide)
+        _start_from(task.network, recipe.init_from)
+        say(f"{recipe.experiment} {title(recipe)}, seed {recipe.seed}: {folder}")
+        started, status, curve = time.monotonic(), "finished", []
+        try:
+            if task.train_set is None:
+                curve = [{"epoch": 0, **task.evaluate(task.network)}]
+            else:
+                curve = train(task, recipe, folder, device)
+        except Diverged as error:
+            if recipe.experiment != "linear_vs_soft":
+                raise
+            say(str(error))
+            status = f"diverged: {error}"
+        made = row(recipe, folder, task, status, curve, device, time.monotonic() - started)
+        checkpoint.write_json(folder / "row.json", made)
+        return made
+
+
+def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: torch.device, seconds: float) -> dict:
+    """All that is kept of a run. `metrics` are the last epoch's (none if it diverged), `best` the best epoch's."""
+    judged = [epoch for epoch in curve if task.headline in epoch]
+    last = judged[-1] if judged and status == "finished" else {}
+    kept = {key: value for key, value in last.items() if key not in ("epoch", "loss", "seconds", "estimator")}
+    trained_seconds = curve[-1].get("seconds", seconds) if curve else seconds
+    items = len(curve) * len(task.train_set) if task.train_set is not None else 0
+    return {
+        "experiment": recipe.experiment, "profile": recipe.profile, "fingerprint": folder.name,
+        "title": title(recipe), "seed": recipe.seed, "status": status.partition(":")[0], "message": status,
+        "headline": task.headline, "metrics": kept,
+        "best": max(judged, key=lambda epoch: epoch[task.headline] or 0)[task.headline] if judged else None,
+        "parameters": sum(p.numel() for p in task.network.parameters()),
+        "seconds": round(trained_seconds, 1), "items_per_second": round(items / trained_seconds, 1) if items else None,
+        "peak_memory_mib": _peak_memory_mib(device), "device": _device_name(device),
+        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance.git_state(Path.cwd()), "versions": provenance.versions(),
+        "recipe": config.as_dict(recipe), "curve": curve,
+        "binary_layers": watch(task.network, task.sample()) if status == "finished" and task.sample else [],
+        "examples": task.examples(task.network) if status == "finished" else [],
+    }  # fmt: skip
+
+
+def run_arms(experiment: str, profile: str, seeds: list[int], recipe: dict, arms: dict) -> list[dict]:
+    """The rows of every arm (name -> recipe keys that differ) under every seed, each with its `arm`."""
+    rows = []
+    for name, changes in arms.items():
+        for seed in seeds:
+            values = config.merged(recipe, changes, {"seed": seed})
+            rows.append({"arm": name} | run(config.make(experiment=experiment, profile=profile, **values)))
+    return rows
+
+
+def title(recipe: Recipe) -> str:
+    """A short name of what is trained: network, weights / activations, preset where it matters."""
+    weights, activations = recipe.weight_binarizer or "float", recipe.activation_binarizer or "float"
+    preset = f" ({recipe.preset})" if {"linear", "mlp"} & {weights, activations} else ""
+    return f"{recipe.network} {weights}/{activations}{preset}"
+
+
+def modules(experiment: str) -> list[str]:
+    """The modules of this package that a run of `experiment` imports, and that its fingerprint covers."""
+    return provenance.closure("run", TASKS[experiment].__name__)
+
+
+def folder_of(recipe: Recipe, runs: Path | None = None) -> Path:
+    """runs/<profile>/<experiment>/<fingerprint>. Raises ValueError when the data folder does not exist."""
+    root = recipe.data.folder
+    if not recipe.data.root or not root.is_dir():
+        raise ValueError(missing_data(recipe))
+    identity = config.identity(recipe)
+    for key in ("init_from", "teacher"):
+        if Path(identity[key]).suffix == ".pt":
+            identity[key] = provenance.file_fingerprint(identity[key])
+    fingerprint = provenance.run_fingerprint(
+        identity, provenance.data_fingerprint(root), provenance.source_fingerprint(modules(recipe.experiment))
+    )
+    return (runs or config.project_root() / "runs") / recipe.profile / recipe.experiment / fingerprint
+
+
+def missing_data(recipe: Recipe) -> str:
+    """The sentence for a data folder that is not there: what is expected, in which layout, how to get it."""
+    place = recipe.data.folder if recipe.data.root else "an empty path"
+    return (
+        f"the {recipe.profile} profile of {recipe.experiment} finds no data in {place}: it expects "
+        f"{config.EXPECTED[recipe.data.kind]}. Name the folder with --set data.root=FOLDER, or for a whole profile "
+        "with DATA=FOLDER on make's line"
+    )
+
+
+def published_row(recipe: Recipe, fingerprint: str) -> dict | None:
+    """The row of this very run from results/, if the environment asks for published rows."""
+    if os.environ.get("BNC_REPRO_REUSE") != "results":
+        return None
+    path = config.project_root() / "results" / recipe.profile / recipe.experiment / f"{fingerprint}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def pick_device(recipe: Recipe) -> torch.device:
+    """CUDA where there is one, else the CPU; the larger profiles refuse to crawl on a CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if recipe.profile in ("gpu", "paper"):
+        raise ValueError(f"the {recipe.profile} profile needs a CUDA device and this machine has none; run `small`")
+    return torch.device("cpu")
+
+
+def load_network(path: str | Path, device: torch.device) -> tuple[nn.Module, Recipe, list[str]]:
+    """The network of a checkpoint, its recipe, and the names of its classes or keypoints."""
+    state = checkpoint.load(path)
+    recipe, labels = config.make(**state["recipe"]), state["labels"]
+    if recipe.experiment == "coco_pose":
+        from .pose import make_network
+    else:
+        from .classify import make_network
+    network = make_network(recipe, len(labels))
+    network.load_state_dict(state["network"])
+    return network.to(device, memory_format=torch.channels_last).eval(), recipe, labels
+
+
+def evaluate(path: str | Path, data: str | None, device: torch.device) -> dict:
+    """The metrics of a checkpoint on the data it was judged by, or on another folder of the same kind."""
+    network, recipe, labels = load_network(path, device)
+    if data is not None:
+        recipe = replace(recipe, data=replace(recipe.data, root=str(Path(data).resolve())))
+    if not recipe.data.folder.is_dir():
+        raise ValueError(missing_data(recipe))
+    task = TASKS[recipe.experiment](recipe, device, None)
+    if list(task.labels) != list(labels):
+        raise ValueError(
+            f"{path} was trained on {len(labels)} labels ({', '.join(labels[:3])} ...), {recipe.data.folder} has "
+            f"{len(task.labels)} ({', '.join(task.labels[:3])} ...); name data with the same labels"
+        )
+    return task.evaluate(network)
+
+
+def predict(path: str | Path, pictures: list[Path], device: torch.device):
+    """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it."""
+    network, recipe, labels = load_network(path, device)
+    if recipe.experiment == "coco_pose":
+        from .pose import predict_pictures
+
+        for picture, points in zip(pictures, predict_pictures(network, recipe, pictures, device), strict=True):
+            yield {"picture": str(picture), "keypoints": dict(zip(labels, points, strict=True))}
+    else:
+        from .classify import predict as probabilities
+
+        for picture, chances in zip(pictures, probabilities(network, recipe, pictures, device), strict=True):
+            ranked = sorted(zip(chances, labels, strict=True), reverse=True)[:5]
+            yield {"picture": str(picture), "classes": {label: round(chance, 4) for chance, label in ranked}}
+
+
+def _teacher(recipe: Recipe, runs: Path | None, device: torch.device) -> nn.Module | None:
+    if not recipe.teacher:
+        return None
+    if recipe.teacher == "twin":
+        path = run(config.float_twin(recipe), runs)["fingerprint"]
+        path = folder_of(config.float_twin(recipe), runs).parent / path / checkpoint.NAMES[0]
+        return load_network(path, device)[0]
+    if recipe.teacher.startswith("torchvision/"):
+        import torchvision
+
+        try:
+            network = torchvision.models.get_model(recipe.teacher.partition("/")[2], weights="DEFAULT")
+        except Exception as error:
+            raise ValueError(
+                f"the teacher {recipe.teacher} cannot be had ({error}): its weights come from torchvision's server; "
+                "on a machine without it put the file into torch's hub folder (TORCH_HOME/hub/checkpoints)"
+            ) from error
+        return network.to(device, memory_format=torch.channels_last).eval()
+    return load_network(recipe.teacher, device)[0]
+
+
+def _start_from(network: nn.Module, path: str) -> None:
+    if not path:
+        return
+    try:
+        network.load_state_dict(checkpoint.load(path)["network"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the network of this recipe: {error}") from error
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def _peak_memory_mib(device: torch.device) -> int:
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

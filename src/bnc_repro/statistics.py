@@ -1,0 +1,61 @@
+"""How sure a number is: means with intervals, paired differences, and the smallest difference a design can see.
+
+Student's t throughout: runs are few, their spread is estimated. Differences are paired by seed, since arms of one
+seed start from the same weights and see the data in the same order.
+"""
+
+import math
+from dataclasses import dataclass
+
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `count` values, its standard deviation, and the bounds of its 95 % interval (nan for one value)."""
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    count: int
+
+
+def estimate(values: list[float], confidence: float = 0.95) -> Estimate:
+    """Mean of `values` with Student's t interval. Raises ValueError for no values."""
+    if not values:
+        raise ValueError("there are no values to take the mean of")
+    count, mean = len(values), math.fsum(values) / len(values)
+    if count == 1:
+        return Estimate(mean, math.nan, math.nan, math.nan, 1)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = stats.t.ppf((1 + confidence) / 2, count - 1) * deviation / math.sqrt(count)
+    return Estimate(mean, deviation, mean - half, mean + half, count)
+
+
+def paired(first: dict[int, float], second: dict[int, float], confidence: float = 0.95) -> Estimate:
+    """first - second over the seeds (keys) that both have. Raises ValueError if they share none."""
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
+        raise ValueError("the two arms share no seed: run both with the same seeds")
+    return estimate([first[seed] - second[seed] for seed in shared], confidence)
+
+
+def smallest_detectable(deviation: float, count: int, power: float = 0.8, confidence: float = 0.95) -> float:
+    """The true difference that `count` pairs of this deviation would call significant with probability `power`.
+
+    By the usual sum of two t quantiles, slightly too small for very few pairs. Raises ValueError below 2 pairs.
+    """
+    if count < 2:
+        raise ValueError(f"a spread needs at least 2 pairs, got {count}")
+    quantiles = stats.t.ppf((1 + confidence) / 2, count - 1) + stats.t.ppf(power, count - 1)
+    return float(quantiles * deviation / math.sqrt(count))
+
+
+def compare(difference: Estimate) -> str:
+    """"above", "below" or "undecided", by whether the interval of a paired difference excludes 0."""
+    if difference.low > 0:
+        return "above"
+    if difference.high < 0:
+        return "below"
+    return "identical" if difference.mean == 0 == difference.deviation else "undecided"

@@ -1,0 +1,48 @@
+"""What a run is about: a network, what it is trained on and how it is judged. `classify` and `pose` make tasks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .binarizers import get
+from .config import Recipe, known
+from .provenance import stream
+
+
+@dataclass
+class Task:
+    """All that the loop and the row know of an experiment. `train_set` None: there is nothing to train."""
+
+    network: nn.Module
+    train_set: object  # len(), set_epoch(seed, epoch), __getitems__(indices) -> dict of tensors
+    loss: Callable[[nn.Module, dict], Tensor] | None
+    evaluate: Callable[[nn.Module], dict]  # metrics by name, `headline` among them
+    headline: str
+    labels: Sequence[str]  # names of the classes, or of the keypoints
+    sample: Callable[[], Tensor] | None = None  # a few inputs, as the network sees them
+    examples: Callable[[nn.Module], list] = lambda network: []  # a few predictions for the row's pictures
+
+
+def build_network(networks: dict, recipe: Recipe, channels: int, **outputs: int) -> nn.Module:
+    """The recipe's network out of `networks`: its weights and its classifier come each from a stream of their own.
+
+    One empty image goes through it, so a size that does not fit is told before training. Raises ValueError for an
+    unknown network or binarizer, the nearest known name first.
+    """
+    known("network", recipe.network, networks)
+    torch.manual_seed(stream(recipe.seed, "classifier"))
+    binarizers = {
+        "weight_binarizer": get(recipe.weight_binarizer, preset=recipe.preset),
+        "activation_binarizer": get(recipe.activation_binarizer, preset=recipe.preset),
+    }
+    sizes = {"width": recipe.width, "blocks": recipe.blocks, "stem": recipe.stem}
+    torch.manual_seed(stream(recipe.seed, "network"))
+    network = networks[recipe.network](
+        channels=channels, standardize=recipe.standardize, **outputs, **binarizers,
+        **{key: value for key, value in sizes.items() if value},
+    )  # fmt: skip
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, channels, *recipe.data.image_size))
+    return network
