@@ -136,12 +136,16 @@ class Classifier(Binarizer):
         return (scale * (slope * (f.abs() < 1) if self.gated else slope).sum(0)).view_as(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _real(x)
-        if self.tabulated:
-            with torch.autocast(x.device.type, enabled=False):
-                grid = nodes(x, NODES)
-                f, slope, scale = self.outputs(grid)
-            return TabulatedSign.apply(x, grid, f, slope.detach(), scale, self.gated, self.argmax)
+        dtype, x = _real(x).dtype, x.to(self.layers[0].weight.dtype)  # autocast hands over half precision
+        with torch.autocast(x.device.type, enabled=False):
+            return (self._tabulated(x) if self.tabulated else self._exact(x)).to(dtype)
+
+    def _tabulated(self, x: Tensor) -> Tensor:
+        grid = nodes(x, NODES)
+        f, slope, scale = self.outputs(grid)
+        return TabulatedSign.apply(x, grid, f, slope.detach(), scale, self.gated, self.argmax)
+
+    def _exact(self, x: Tensor) -> Tensor:
         soft = torch.cat([checkpoint(self.soft, part, use_reentrant=False) for part in x.flatten().split(CHUNK)])
         return self._hard(x) + (soft - soft.detach()).view_as(x)
 

@@ -1,9 +1,12 @@
 """From runs/ to what git keeps: rows in results/, the README's table and figure, the notebooks' outputs."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 from . import config, notebook, report
 from .checkpoint import atomic, write_json
@@ -81,15 +84,25 @@ def keep_outputs(executed: Path, source: Path) -> Path:
     for count, cell in enumerate([cell for cell in kept.cells if cell.cell_type == "code"], 1):
         if done[cell.id].source != cell.source:
             raise ValueError(f"{source.name}, cell {cell.id}: changed since it was run; run `make repro` first")
-        cell.outputs, cell.execution_count = _stable(done[cell.id].outputs, count), count
+        cell.outputs, cell.execution_count = _stable(done[cell.id], count), count
     nbformat.write(kept, source)
     return source
 
 
-def _stable(outputs: list, count: int) -> list:
-    """Outputs without what differs at each run: progress lines go, execution counts follow the order."""
-    outputs = [output for output in outputs if output.output_type != "stream"]
+def _stable(cell, count: int) -> list:
+    """A cell's outputs without what differs at each run (progress of trainings), and with small pictures."""
+    trains = "run.run_arms" in cell.source
+    outputs = [output for output in cell.outputs if not (trains and output.output_type == "stream")]
     for output in outputs:
         if output.output_type == "execute_result":
             output.execution_count = count
+        if "image/png" in output.get("data", {}):
+            output.data["image/png"] = _small(output.data["image/png"])
     return outputs
+
+
+def _small(picture: str) -> str:
+    """A base64 PNG in 128 colours, a third of the bytes."""
+    small, image = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    image.quantize(128, method=Image.Quantize.MEDIANCUT, dither=0).save(small, "png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()

@@ -46,8 +46,9 @@ def table(rows: list[dict]) -> pd.DataFrame:
         line = {"arm": arm, "runs": len(own), "diverged": sum(row["status"] == "diverged" for row in own)}
         if values:
             made = statistics.estimate(list(values.values()))
+            best = [row["best"] for row in own if row["best"] is not None]
             line |= {"mean": made.mean, "sd": made.deviation, "lowest": min(values.values()),
-                     "highest": max(values.values()), "best epoch": np.mean([row["best"] for row in own])}  # fmt: skip
+                     "highest": max(values.values()), "best epoch": np.mean(best)}  # fmt: skip
         line["parameters"] = own[0]["parameters"]
         lines.append(line)
     digits = 3 if rows[0]["headline"] == "AP" else 1

@@ -36,7 +36,7 @@ def _pose_task(*arguments):
 TASKS = {"imagenet_resnet": _image_task, "linear_vs_soft": _image_task, "coco_pose": _pose_task}
 
 
-def run(recipe: Recipe, runs: Path | None = None) -> dict:
+def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = True) -> dict:
     """Train one network, or return the row of the same run if it is finished; see `row` for what a row holds.
 
     `runs` is the folder of all runs, runs/ in the clone unless given. With BNC_REPRO_REUSE=results in the
@@ -45,7 +45,7 @@ def run(recipe: Recipe, runs: Path | None = None) -> dict:
     is a row with status "diverged").
     """
     folder = folder_of(recipe, runs)
-    published = published_row(recipe, folder.name)
+    published = published_row(recipe, folder.name) if reuse_published else None
     if published is not None:
         return published
     device = pick_device(recipe)
@@ -117,6 +117,10 @@ def modules(experiment: str) -> list[str]:
     return provenance.closure("run", TASKS[experiment].__name__)
 
 
+# Read when this module is: an edit after that is not the code that runs.
+SOURCES = {experiment: provenance.source_fingerprint(modules(experiment)) for experiment in TASKS}
+
+
 def folder_of(recipe: Recipe, runs: Path | None = None) -> Path:
     """runs/<profile>/<experiment>/<fingerprint>. Raises ValueError when the data folder does not exist."""
     root = recipe.data.folder
@@ -127,7 +131,7 @@ def folder_of(recipe: Recipe, runs: Path | None = None) -> Path:
         if Path(identity[key]).suffix == ".pt":
             identity[key] = provenance.file_fingerprint(identity[key])
     fingerprint = provenance.run_fingerprint(
-        identity, provenance.data_fingerprint(root), provenance.source_fingerprint(modules(recipe.experiment))
+        identity, provenance.data_fingerprint(root), SOURCES[recipe.experiment]
     )
     return (runs or config.project_root() / "runs") / recipe.profile / recipe.experiment / fingerprint
 
@@ -208,9 +212,9 @@ def _teacher(recipe: Recipe, runs: Path | None, device: torch.device) -> nn.Modu
     if not recipe.teacher:
         return None
     if recipe.teacher == "twin":
-        path = run(config.float_twin(recipe), runs)["fingerprint"]
-        path = folder_of(config.float_twin(recipe), runs).parent / path / checkpoint.NAMES[0]
-        return load_network(path, device)[0]
+        twin = config.float_twin(recipe)
+        run(twin, runs, reuse_published=False)  # a published row comes without its checkpoint
+        return load_network(folder_of(twin, runs) / checkpoint.NAMES[0], device)[0]
     if recipe.teacher.startswith("torchvision/"):
         import torchvision
 

@@ -1,0 +1,234 @@
+"""Classification sets: even parts, draws that depend on (seed, epoch, image) alone, and clear complaints."""
+
+import gzip
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bnc_repro import images
+from bnc_repro.config import Data
+
+SIZES = {"train": 40, "t10k": 20}
+
+
+def write_idx(path, array: np.ndarray) -> None:
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    path.write_bytes(head + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def fashion(tmp_path):
+    """40 training and 20 test images of 28x28 noise in the set's four idx files."""
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for part, count in SIZES.items():
+        write_idx(raw / f"{part}-images-idx3-ubyte", draw.integers(0, 256, (count, 28, 28)))
+        write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count) % 10)
+    return tmp_path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """train/ and val/ with the classes cat and dog, PNG pictures of 20x30 px and a grey one."""
+    draw = np.random.default_rng(1)
+    for part, count in (("train", 6), ("val", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = draw.integers(0, 256, (20, 30) if i == 0 else (20, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path
+
+
+def batch(made, seed: int, epoch: int, indices=(0, 3, 5)) -> dict:
+    made.set_epoch(seed, epoch)
+    return made.__getitems__(list(indices))
+
+
+def test_evenly_takes_as_many_of_each_class_as_possible():
+    """The first images of each class, in the set's order; 0 or too much means all."""
+    labels = torch.tensor([0, 0, 0, 1, 2, 1, 2, 1, 2, 0])
+    assert images.evenly(labels, 5).tolist() == [0, 1, 3, 4, 5]
+    assert images.evenly(labels, 6).tolist() == [0, 1, 3, 4, 5, 6]
+    for limit in (0, 10, 99):
+        assert images.evenly(labels, limit).tolist() == list(range(10))
+
+
+def test_arrays_are_what_the_files_hold(fashion):
+    """Fashion-MNIST comes as uint8 (N, 1, 28, 28) with ten classes; train_limit does not cut the test set."""
+    data = Data(root=str(fashion), train_limit=20)
+    train, test = images.load(data, train=True), images.load(data, train=False)
+    assert (len(train), len(test), train.num_classes, train.channels) == (20, 20, 10, 1)
+    assert train.labels.bincount().tolist() == [2] * 10
+    raw = (fashion / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte").read_bytes()[16:]
+    got = test.__getitems__([3])
+    assert got["image"].dtype == torch.uint8
+    assert got["image"].numpy().tobytes() == raw[3 * 784 : 4 * 784]
+    assert got["label"].tolist() == [3]
+
+
+@pytest.mark.parametrize("augment", ["flip", "shift"])
+def test_flips_and_shifts_follow_seed_and_epoch(fashion, augment):
+    """The same (seed, epoch) draws the same pictures, whatever the global stream; another one others."""
+    train = images.load(Data(root=str(fashion), augment=augment), train=True)
+    every = range(len(train))
+    first = batch(train, 7, 2, every)["image"]
+    torch.manual_seed(99)
+    assert torch.equal(batch(train, 7, 2, every)["image"], first)
+    assert torch.equal(batch(train, 7, 2, [5])["image"][0], first[5])
+    for seed, epoch in ((7, 3), (8, 7)):
+        assert not torch.equal(batch(train, seed, epoch, every)["image"], first)
+    test = images.load(Data(root=str(fashion), augment=augment), train=False)
+    assert torch.equal(batch(test, 7, 2)["image"], test.images[[0, 3, 5]])
+
+
+def test_a_shift_moves_by_at_most_two_pixels_and_fills_with_black(fashion):
+    """Every shifted image is the flipped or plain one moved by -2..2 px in y and x, 0 where nothing was."""
+    train = images.load(Data(root=str(fashion), augment="shift"), train=True)
+    got = batch(train, 1, 0, range(10))["image"]
+    for i in range(10):
+        plain = train.images[i, 0]
+        possible = []
+        for source in (plain, plain.flip(-1)):
+            for dy in range(-2, 3):
+                for dx in range(-2, 3):
+                    moved = torch.zeros_like(source)
+                    moved[max(-dy, 0) : 28 - max(dy, 0), max(-dx, 0) : 28 - max(dx, 0)] = source[
+                        max(dy, 0) : 28 + min(dy, 0), max(dx, 0) : 28 + min(dx, 0)
+                    ]
+                    possible.append(moved)
+        assert any(torch.equal(got[i, 0], moved) for moved in possible)
+
+
+def test_normalise_by_hand():
+    """(pixel + 255 light - mean) / deviation per channel."""
+    x = torch.full((1, 3, 1, 2), 100, dtype=torch.uint8)
+    found = images.normalise(x, "imagefolder", torch.tensor([[0.1, 0.0, -0.1]]))
+    wanted = [(125.5 - 123.675) / 58.395, (100 - 116.28) / 57.12, (74.5 - 103.53) / 57.375]
+    assert torch.allclose(found[0, :, 0, 1], torch.tensor(wanted), atol=1e-5)
+
+
+def test_a_missing_folder_is_named_with_the_remedy(tmp_path):
+    """Each kind of data says which folder in which layout is expected."""
+    for kind, wanted in (("fashion_mnist", "dvc pull"), ("cifar10", "cifar-10-batches-py/"),
+                         ("imagefolder", "train/<class>/ and val/<class>/")):  # fmt: skip
+        gone = tmp_path / "gone"
+        with pytest.raises(
+            ValueError, match=re.escape(f"no {kind} data in {gone}: data.root must be")
+        ) as caught:
+            images.load(Data(root=str(gone), kind=kind), train=True)
+        assert wanted in str(caught.value)
+        if kind != "imagefolder":
+            with pytest.raises(ValueError, match="incomplete or damaged"):
+                images.load(Data(root=str(tmp_path), kind=kind), train=True)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 10, 500, 20000])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
+def test_a_half_copied_file_is_told(fashion, name, kept):
+    """An idx file cut off anywhere, or empty, stops with the folder, the layout and `dvc pull`."""
+    path = fashion / "FashionMNIST" / "raw" / name
+    path.write_bytes(path.read_bytes()[: min(kept, path.stat().st_size - 1)])
+    with pytest.raises(ValueError, match="incomplete or damaged") as caught:
+        images.load(Data(root=str(fashion)), train=True)
+    assert str(fashion) in str(caught.value)
+    assert "dvc pull" in str(caught.value)
+
+
+def test_files_that_do_not_belong_together_are_told(fashion):
+    """Fewer labels than images, and a file left compressed, are complaints, not results."""
+    raw = fashion / "FashionMNIST" / "raw"
+    whole = (raw / "train-labels-idx1-ubyte").read_bytes()
+    write_idx(raw / "train-labels-idx1-ubyte", np.arange(30) % 10)
+    with pytest.raises(ValueError, match="40 images and 30 labels"):
+        images.load(Data(root=str(fashion)), train=True)
+    (raw / "train-labels-idx1-ubyte").write_bytes(gzip.compress(whole))
+    with pytest.raises(ValueError, match="incomplete or damaged"):
+        images.load(Data(root=str(fashion)), train=True)
+
+
+def test_a_half_copied_cifar_is_told(tmp_path):
+    """A CIFAR-10 folder with a cut-off batch stops with the layout that is expected."""
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"cifar-10-batches-py/ .*incomplete or damaged"):
+        images.load(Data(root=str(tmp_path), kind="cifar10"), train=True)
+
+
+def test_class_folders_are_read(folders):
+    """Classes are the folders' names; val is centre-cropped, grey pictures become RGB."""
+    data = Data(root=str(folders), kind="imagefolder", image_size=(16, 16), augment="crop", train_limit=4)
+    train, test = images.load(data, train=True), images.load(data, train=False)
+    assert (len(train), len(test), train.classes, train.channels) == (4, 4, ["cat", "dog"], 3)
+    assert train.labels.tolist() == [0, 0, 1, 1]
+    got = test.__getitems__([0, 1, 2])
+    assert got["image"].shape == (3, 3, 16, 16)
+    assert got["image"].dtype == torch.uint8
+    assert "light" not in got
+    assert torch.equal(got["image"][0, 0], got["image"][0, 2])
+
+
+def test_crops_and_lighting_follow_seed_epoch_and_image(folders):
+    """A picture's crop and light depend on (seed, epoch, i): not on its batch, nor on the global stream."""
+    data = Data(root=str(folders), kind="imagefolder", image_size=(12, 16), augment="crop", lighting=0.1)
+    train = images.load(data, train=True)
+    first = batch(train, 3, 1, [0, 4, 7])
+    assert first["image"].shape == (3, 3, 12, 16)
+    assert first["light"].shape == (3, 3)
+    torch.manual_seed(1234)
+    state = torch.random.get_rng_state()
+    again = batch(images.load(data, train=True), 3, 1, [7, 4])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for key in ("image", "light"):
+        assert torch.equal(again[key], first[key][[2, 1]])
+        assert not torch.equal(batch(train, 3, 2, [0, 4, 7])[key], first[key])
+        assert not torch.equal(batch(train, 4, 1, [0, 4, 7])[key], first[key])
+
+
+def test_lighting_lies_along_the_colour_covariance(folders):
+    """light = E (0.1 n * eigenvalues), n standard normal: its deviation over many draws is known."""
+    data = Data(root=str(folders), kind="imagefolder", image_size=(8, 8), augment="flip", lighting=0.1)
+    train = images.load(data, train=True)
+    lights = torch.cat([batch(train, 0, epoch, range(12))["light"] for epoch in range(60)])
+    vectors, values = torch.tensor(images.EIGENVECTORS), torch.tensor(images.EIGENVALUES)
+    wanted = vectors @ torch.diag((0.1 * values) ** 2) @ vectors.T
+    assert torch.allclose(lights.T.cov(), wanted, rtol=0.25, atol=1e-5)
+
+
+def test_faulty_class_folders_are_named(folders):
+    """No val/, or an empty class, stops with the folder and what to run."""
+    data = Data(root=str(folders), kind="imagefolder", image_size=(8, 8))
+    (folders / "train" / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"has an empty class or none .*data check"):
+        images.load(data, train=True)
+    (folders / "val").rename(folders / "validation")
+    with pytest.raises(ValueError, match=r"val is missing: data.root must be a folder with train/<class>/"):
+        images.load(data, train=False)
+
+
+def test_an_unreadable_image_is_named(folders):
+    """A cut-off picture stops the batch that needs it with its path and the remedy."""
+    path = folders / "train" / "dog" / "3.png"
+    path.write_bytes(path.read_bytes()[:200])
+    train = images.load(Data(root=str(folders), kind="imagefolder", image_size=(8, 8)), train=True)
+    with pytest.raises(ValueError, match=re.escape(f"picture {path} is damaged or cut off")) as caught:
+        train.__getitems__([train.files.index(str(path))])
+    assert "copy it again" in str(caught.value)
+
+
+def test_a_picture_becomes_an_image_of_the_set(folders):
+    """predict's picture: any size and mode to (C, H, W) of the set, and a sentence for what is none."""
+    file = folders / "train" / "cat" / "1.png"
+    assert images.picture(file, Data(kind="fashion_mnist")).shape == (1, 28, 28)
+    got = images.picture(file, Data(kind="imagefolder", image_size=(20, 30)))
+    assert np.array_equal(got.permute(1, 2, 0).numpy(), np.asarray(Image.open(file)))
+    (folders / "note.txt").write_text("no picture")
+    with pytest.raises(ValueError, match=r"note\.txt is not a picture"):
+        images.picture(folders / "note.txt", Data())
+    with pytest.raises(ValueError, match=r"gone\.png is missing"):
+        images.picture(folders / "gone.png", Data())

@@ -1,0 +1,224 @@
+"""The pipeline as its user meets it: stages, notebooks, published rows, the command line."""
+
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from bnc_repro import config, notebook, provenance, publish, report, run
+from bnc_repro.binarizers import BINARIZERS
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = {name: config.experiment_section(name, "sample") for name in config.EXPERIMENTS}
+STAGE_FILES = [ROOT / "dvc.yaml", *sorted(ROOT.glob("pipelines/*/dvc.yaml"))]
+PUBLISHED_ONLY = os.environ | {"BNC_REPRO_REUSE": "results"}
+
+
+def command(*words, **options):
+    """python -m bnc_repro WORDS in the clone."""
+    words = [sys.executable, "-m", "bnc_repro", *map(str, words)]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+
+
+def expected_modules(name):
+    """The modules that a stage's command imports."""
+    if name == "cells":
+        return None
+    page = {"__main__", "notebook", *provenance.closure("report")}
+    if name == "ablation":
+        return {"__main__", *run.modules("linear_vs_soft")}
+    if name in SAMPLE:
+        return page | set(run.modules(name))
+    return page.union(*map(run.modules, SAMPLE)) if name == "verdict" else page
+
+
+@pytest.mark.parametrize("file", STAGE_FILES, ids=lambda file: file.parent.name)
+def test_stages_depend_on_what_they_import(file):
+    """Each stage's modules in dvc.yaml are its import closure, so nothing stale is kept and nothing runs in vain."""
+    for name, stage in yaml.safe_load(file.read_text())["stages"].items():
+        wanted = expected_modules(name)
+        if wanted is not None:
+            listed = {Path(dep).stem for dep in stage["deps"] if dep.startswith("src/")}
+            assert listed == wanted, f"stage {name} of {file}"
+
+
+@pytest.mark.parametrize("file", STAGE_FILES, ids=lambda file: file.parent.name)
+def test_the_matrix_is_the_arms(file):
+    """The ablation's matrix names exactly the arms of its profile."""
+    profile = "sample" if file.parent == ROOT else file.parent.name
+    matrix = yaml.safe_load(file.read_text())["stages"]["ablation"]["matrix"]
+    assert matrix["arm"] == list(config.experiment_section("linear_vs_soft", profile)["arms"])
+
+
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_every_profile_makes_recipes(profile):
+    """Every arm of every experiment of every profile is a valid recipe."""
+    for experiment in config.EXPERIMENTS:
+        for arm in config.experiment_section(experiment, profile)["arms"]:
+            assert config.recipe(experiment, profile, arm).profile == profile
+
+
+@pytest.mark.parametrize("name", notebook.STAGES)
+def test_notebook_defaults_are_the_sample(name):
+    """A notebook's parameters cell holds the very values of params.yaml."""
+    declared = notebook.declared_parameters(ROOT / "notebooks" / f"{name}.ipynb")
+    given = notebook.parameters(name, "sample")
+    assert {key: declared[key] for key in given} == given
+
+
+def test_an_undeclared_parameter_stops_the_stage(monkeypatch):
+    """A parameter the notebook does not declare is named, before anything runs."""
+    monkeypatch.setattr(notebook, "parameters", lambda name, profile: {"profile": profile, "sedes": [0]})
+    with pytest.raises(ValueError, match="does not declare the parameter sedes"):
+        notebook.execute("04-verdict", "sample")
+
+
+@pytest.mark.parametrize("experiment", SAMPLE)
+def test_published_rows_are_of_this_code(experiment):
+    """results/sample holds the row of every arm and seed, made by the code, data and recipe of this tree.
+
+    After a change: `make repro`, then `make publish`.
+    """
+    folder = ROOT / "results" / "sample" / experiment
+    wanted = {
+        run.folder_of(config.recipe(experiment, "sample", arm, seed=seed)).name
+        for arm in SAMPLE[experiment]["arms"] for seed in SAMPLE[experiment]["seeds"]
+    }  # fmt: skip
+    assert {path.stem for path in folder.glob("*.json")} == wanted
+
+
+def test_readme_verdict_is_current():
+    """The README's table is what the published rows say."""
+    text = (ROOT / "README.md").read_text()
+    assert publish.readme_with_verdict(text) == text, "run `make publish`"
+
+
+def test_floors_are_passed():
+    """On the sample, over three seeds: networks beat a linear classifier, pose networks the mean pose, by far."""
+    imagenet, coco, _ = ({arm: list(v.values()) for arm, v in report.by_arm(rows).items()}
+                         for rows in publish.published_rows())  # fmt: skip
+    values = imagenet | {f"pose {arm}": own for arm, own in coco.items()}
+    mean = {arm: sum(own) / len(own) for arm, own in values.items()}
+    assert all(len(values) == 3 for values in (*imagenet.values(), *coco.values()))
+    assert mean["float"] >= mean["linear classifier"] + 3
+    assert mean["binary"] >= mean["linear classifier"] + 1
+    assert mean["pose float"] > 0.5
+    assert mean["pose binary"] > 0.35
+    assert min(mean["pose float"], mean["pose binary"]) >= mean["pose mean pose"] + 0.25
+
+
+@pytest.mark.parametrize("experiment", SAMPLE)
+def test_binary_rows_were_seen_binary(experiment):
+    """In every published binary run two values entered each binary layer and two per channel multiplied them."""
+    for row in report.published("sample", experiment):
+        binary = row["recipe"]["weight_binarizer"] is not None
+        assert bool(row["binary_layers"]) == binary
+        for layer in row["binary_layers"]:
+            assert set(layer["input values"]) == {-1.0, 1.0}
+            assert layer["weight values per channel"] == 2
+
+
+def test_rows_of_this_machine_are_newer_than_the_clone():
+    """What lies in runs/sample was trained here: `make repro` in a clone brings no rows along."""
+    born = (ROOT / ".git" / "description").stat().st_mtime
+    for path in (ROOT / "runs" / "sample").glob("*/*/row.json"):
+        finished = datetime.datetime.fromisoformat(json.loads(path.read_text())["finished_at"]).timestamp()
+        assert finished >= born - 1, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("experiment", "arm"), [("imagenet_resnet", "linear classifier"),
+                                                 ("linear_vs_soft", "ste"), ("coco_pose", "float")])  # fmt: skip
+def test_a_published_run_comes_out_again(experiment, arm, tmp_path):
+    """One run of each experiment, really trained again: the same digits on the same device and versions, within
+    2 points of accuracy or 0.05 AP elsewhere."""
+    published = next(r for r in report.published("sample", experiment) if (r["arm"], r["seed"]) == (arm, 0))
+    again = run.run(config.recipe(experiment, "sample", arm, seed=0), tmp_path)
+    headline = published["headline"]
+    if (again["device"], again["versions"]) == (published["device"], published["versions"]):
+        assert again["metrics"] == published["metrics"]
+    tolerance = {"top1": 2.0, "AP": 0.05}[headline]
+    assert again["metrics"][headline] == pytest.approx(published["metrics"][headline], abs=tolerance)
+
+
+def nbval(*files):
+    """nbval over notebooks that read published rows."""
+    options = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests" / "nbval.cfg")]
+    return subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *map(str, files)],
+                          cwd=ROOT, env=PUBLISHED_ONLY, capture_output=True, text=True, check=False)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_notebooks_give_their_outputs():
+    """Every cell of every notebook gives the output that is committed, from the published rows."""
+    done = nbval(*sorted((ROOT / "notebooks").glob("*.ipynb")))
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.slow
+def test_a_changed_output_is_noticed(tmp_path):
+    """A committed number that is not what the cell gives makes nbval fail."""
+    book = nbformat.read(ROOT / "notebooks" / "03-linear-vs-soft.ipynb", 4)
+    cell = next(cell for cell in book.cells if cell.get("id") == "answer")
+    cell.outputs[0].data["text/markdown"] = cell.outputs[0].data["text/markdown"].replace("Over 3", "Over 99")
+    changed = tmp_path / "changed.ipynb"
+    nbformat.write(book, changed)
+    done = nbval(changed)
+    assert done.returncode == 1
+    assert "1 failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "imagenet_resnet", "--set", "epochz=3"], "unknown recipe key epochz; known, nearest first: epochs"),
+        (["run", "imagenet_resnet", "--set", "epochs=0"], "recipe key epochs must be finite and at least 1"),
+        (["run", "imagenet_resnet", "--set", "learning_rate=-1"], "recipe key learning_rate must be above 0"),
+        (["run", "imagenet_resnet", "--set", "batch_size=99999"], "there are 10000 training items"),
+        (["run", "imagenet_resnet", "--set", "weight_binarizer=stee"], "unknown binarizer 'stee'; known, nearest"),
+        (["run", "imagenet_resnet", "--set", "data.root=/nowhere"], "finds no data in /nowhere"),
+        (["run", "coco_pose", "--set", "data.root=/nowhere"], "person_keypoints_{train,val}2017.json"),
+        (["run", "imagenet_resnet", "--profile", "small"], "Name the folder with"),
+        (["run", "linear_vs_sofd"], "unknown experiment 'linear_vs_sofd'; known, nearest first: linear_vs_soft"),
+        (["evaluate", "no.pt"], "there is no checkpoint no.pt"),
+        (["predict", "README.md", "x.png"], "cannot be read as a checkpoint"),
+        (["notebook", "05-verdict"], "unknown notebook '05-verdict'; known, nearest first: 04-verdict"),
+    ],
+    ids=lambda value: " ".join(value[1:4]) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_sentence(words, sentence, tmp_path):
+    """A user's mistake ends with status 1 and one sentence that names the thing, not with a traceback."""
+    where = ["--runs", tmp_path] if words[0] == "run" else []
+    done = command(*words, *where, env={**os.environ, "BNC_DATA": "/nowhere"})
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("row.json"))
+
+
+def test_a_run_then_evaluate_and_predict(tmp_path):
+    """`run` prints its row's path last; its checkpoint is judged the same again and names a picture's class."""
+    done = command("run", "linear_vs_soft", "--arm", "mlp", "--seed", 1, "--runs", tmp_path, "--set", "epochs=1",
+                   "--set", "data.train_limit=640", "--set", "width=8")  # fmt: skip
+    path = Path(done.stdout.strip().splitlines()[-1])
+    row = json.loads(path.read_text())
+    again = command("evaluate", path.parent / "checkpoint.pt")
+    assert json.loads(again.stdout)["top1"] == row["metrics"]["top1"]
+    picture = next((ROOT / "data/people/val2017").glob("*.jpg"))
+    guess = json.loads(command("predict", path.parent / "checkpoint.pt", picture).stdout)
+    assert len(guess["classes"]) == 5
+    assert sum(guess["classes"].values()) + 1e-3 > 0.99 or max(guess["classes"].values()) <= 1
+
+
+def test_list_binarizers():
+    """Every binarizer stands in the list with its source."""
+    lines = command("list", "binarizers").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(BINARIZERS)
+    assert all(re.search(r"\d{4}\.\d{4,5}", line) for line in lines)
