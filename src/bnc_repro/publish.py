@@ -12,7 +12,7 @@ from . import config, notebook, report
 from .checkpoint import atomic, write_json
 from .run import folder_of
 
-BEGIN, END = "<!-- verdict:begin -->", "<!-- verdict:end -->"
+MARKS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
 
 def publish() -> list[Path]:
@@ -46,7 +46,7 @@ def write_pages(root: Path) -> list[Path]:
     written = []
     readme = root / "README.md"
     with atomic(readme) as temporary:
-        temporary.write_text(readme_with_verdict(readme.read_text()))
+        temporary.write_text(with_results(readme.read_text()))
     report.style()
     figure = report.verdict_figure(*published_rows())
     picture = root / "results" / "figures" / "verdict.png"
@@ -67,11 +67,14 @@ def published_rows() -> list[list[dict]]:
     return found
 
 
-def readme_with_verdict(text: str) -> str:
-    """`text` with the table of the published rows between its two marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{report.markdown(report.verdict(*published_rows()))}\n{END}{after}"
+def with_results(text: str) -> str:
+    """`text` with the tables of the published rows between their marks: the verdict, and what the runs cost."""
+    rows = published_rows()
+    for name, frame in (("verdict", report.verdict(*rows)), ("times", report.times(rows))):
+        begin, end = (mark.format(name) for mark in MARKS)
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{report.markdown(frame)}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 def keep_outputs(executed: Path, source: Path) -> Path:
