@@ -221,7 +221,7 @@ def test_argmax_forward_follows_the_two_outputs_and_is_plus_one_at_ties():
             assert torch.equal(binarizer(x).flatten() > 0, f[1] >= f[0])
             assert binarizer(torch.zeros(3, dtype=torch.float64)).tolist() == [1, 1, 1]
             with torch.no_grad():
-                binarizer.layers[-1].weight[1] = binarizer.layers[-1].weight[0]
+                binarizer.layers[-1].weight.zero_()  # equal rows differ in the last bit after a threaded product
             assert (binarizer(x) == 1).all()
 
 

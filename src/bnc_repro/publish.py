@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from . import config, notebook, report
+from . import config, notebook, plots, report
 from .checkpoint import atomic, write_json
 from .run import folder_of
 
@@ -47,8 +47,8 @@ def write_pages(root: Path) -> list[Path]:
     readme = root / "README.md"
     with atomic(readme) as temporary:
         temporary.write_text(with_results(readme.read_text()))
-    report.style()
-    figure = report.verdict_figure(*published_rows())
+    plots.style()
+    figure = plots.verdict_figure(*published_rows())
     picture = root / "results" / "figures" / "verdict.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=80, bbox_inches="tight", metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""From rows to what a reader sees: tables, figures (functions return Axes) and the verdict on each claim.
+"""From rows to tables and to the verdict on each claim; `plots` draws them.
 
 Nothing here trains. Headlines are last epochs; an arm's rows are its seeds.
 """
@@ -7,25 +7,14 @@ import csv
 import json
 from collections.abc import Iterable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 
 from . import config, statistics
 from .checkpoint import write_json
-from .keypoints import COCO_PERSON
-from .pictures import read
 
-NAMES = {"top1": "top-1 accuracy (%)", "AP": "AP (COCOeval, true boxes)"}
 UNITS = {"top1": "points", "AP": "AP"}
-
-
-def style() -> None:
-    """The look of all figures."""
-    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
-    plt.rcParams |= {"figure.dpi": 80, "figure.figsize": (7.5, 4.2), "axes.titlesize": 12, "axes.titleweight": "bold"}
+MEANS = {"top1": "mean (%)", "AP": "mean (AP)"}
 
 
 def by_arm(rows: Iterable[dict], metric: str | None = None) -> dict[str, dict[int, float]]:
@@ -47,87 +36,29 @@ def table(rows: list[dict]) -> pd.DataFrame:
         if values:
             made = statistics.estimate(list(values.values()))
             best = [row["best"] for row in own if row["best"] is not None]
-            line |= {"mean": made.mean, "sd": made.deviation, "lowest": min(values.values()),
-                     "highest": max(values.values()), "best epoch": np.mean(best)}  # fmt: skip
+            line |= {MEANS[own[0]["headline"]]: made.mean, "sd": made.deviation, "lowest": min(values.values()),
+                     "highest": max(values.values()), "best epoch's value": np.mean(best)}  # fmt: skip
         line["parameters"] = own[0]["parameters"]
         lines.append(line)
-    digits = 3 if rows[0]["headline"] == "AP" else 1
     made = pd.DataFrame(lines).set_index("arm")
-    return made.round(dict.fromkeys(["mean", "sd", "lowest", "highest", "best epoch"], digits))
+    made["parameters"] = made["parameters"].map("{:,}".format)
+    return _plain(made, 3 if rows[0]["headline"] == "AP" else 1)
 
 
-def differences(rows: list[dict], reference: str) -> pd.DataFrame:
-    """Each arm minus `reference`, paired by seed: mean, 95 % interval, and above, below or undecided."""
-    values = by_arm(rows)
-    lines = []
-    for arm in values:
-        if arm != reference and values[arm] and values[reference]:
-            made = statistics.paired(values[arm], values[reference])
-            lines.append({"arm": arm, "minus": reference, "difference": made.mean, "low": made.low, "high": made.high,
-                          "pairs": made.count, "verdict": statistics.compare(made)})  # fmt: skip
-    return pd.DataFrame(lines).set_index("arm").round(3 if rows[0]["headline"] == "AP" else 2)
+def differences(rows: list[dict], *pairs: tuple[str, str]) -> pd.DataFrame:
+    """first - second for each pair of arms, paired by seed: mean, 95 % interval, and whether that excludes 0."""
+    values, unit, lines = by_arm(rows), UNITS[rows[0]["headline"]], []
+    for first, second in pairs:
+        made = statistics.paired(values[first], values[second])
+        lines.append({"pair": f"{first} − {second}", f"difference ({unit})": made.mean, "95 % low": made.low,
+                      "95 % high": made.high, "seeds": made.count, "against 0": statistics.compare(made)})  # fmt: skip
+    return _plain(pd.DataFrame(lines).set_index("pair"), 3 if unit == "AP" else 2)
 
 
-def dots(rows: list[dict], ax: Axes | None = None, title: str = "") -> Axes:
-    """A dot per seed and a bar at each arm's mean."""
-    ax = ax or plt.subplots()[1]
-    frame = pd.DataFrame([(arm, value) for arm, seeds in by_arm(rows).items() for value in seeds.values()],
-                         columns=["arm", "value"])  # fmt: skip
-    sns.stripplot(frame, x="value", y="arm", hue="arm", legend=False, size=9, jitter=False, alpha=0.75, ax=ax)
-    for i, arm in enumerate(frame["arm"].unique()):
-        mean = frame.loc[frame["arm"] == arm, "value"].mean()
-        ax.plot([mean, mean], [i - 0.28, i + 0.28], color="black", linewidth=2)
-    ax.set(xlabel=NAMES[rows[0]["headline"]], ylabel="", title=title or "One dot a seed, the bar is the mean")
-    return ax
-
-
-def curves(rows: list[dict], quantity: str | None = None, ax: Axes | None = None, title: str = "") -> Axes:
-    """`quantity` of the curve (the headline unless named) over the epochs, one thin line a seed."""
-    ax = ax or plt.subplots()[1]
-    quantity = quantity or rows[0]["headline"]
-    frame = pd.DataFrame([(row["arm"], row["seed"], epoch["epoch"], epoch[quantity])
-                          for row in rows for epoch in row["curve"] if epoch.get(quantity) is not None],
-                         columns=["arm", "seed", "epoch", "value"])  # fmt: skip
-    frame = frame[frame.groupby("arm")["epoch"].transform("nunique") > 1]
-    sns.lineplot(frame, x="epoch", y="value", hue="arm", units="seed", estimator=None, marker="o", ax=ax)
-    ax.set(xlabel="epoch", ylabel=NAMES.get(quantity, quantity), title=title)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(title=None)
-    return ax
-
-
-def estimators(rows: list[dict]) -> np.ndarray:
-    """What the learnt classifiers of the first seed have become: F' after the first and the last epoch, over the
-    weights they saw; one axis an arm."""
-    learnt = [row for row in rows if row["seed"] == rows[0]["seed"] and "estimator" in row["curve"][-1]]
-    width = 6.5 * len(learnt)
-    axes = plt.subplots(1, len(learnt), figsize=(width, 3.8), layout="constrained", squeeze=False)[1][0]
-    for ax, row in zip(axes, learnt, strict=True):
-        seen = [epoch["estimator"] for epoch in row["curve"] if "estimator" in epoch]
-        density = np.array(seen[-1]["weights"]) / max(seen[-1]["weights"])
-        ax.stairs(density, np.linspace(-2, 2, len(density) + 1), fill=True, alpha=0.25, label="weights (density)")
-        ax.plot(seen[0]["x"], seen[0]["derivative"], "--", label="F' after the first epoch")
-        ax.plot(seen[-1]["x"], seen[-1]["derivative"], label="F' at the end")
-        ax.set(title=f"{row['arm']}: the learnt derivative", xlabel="what the weight binarizer sees", ylabel="F'")
-        ax.legend(fontsize=9)
-    return axes
-
-
-def people(row: dict, axes: np.ndarray) -> np.ndarray:
-    """The row's example people, worst to best by OKS: predicted skeleton in colour, true joints as white dots."""
-    folder = config.make(**row["recipe"]).data.folder / "val2017"
-    for ax, person in zip(axes.flat, row["examples"], strict=False):
-        ax.imshow(read(folder / person["image"]))
-        x, y, width, height = person["box"]
-        points, true, visible = (np.array(person[key]) for key in ("keypoints", "true", "visible"))
-        for a, b in COCO_PERSON.links:
-            if visible[a] and visible[b]:
-                colour = "tab:orange" if (a % 2 and b % 2) else "tab:cyan" if not (a % 2 or b % 2) else "tab:pink"
-                ax.plot(points[[a, b], 0], points[[a, b], 1], color=colour, linewidth=2)
-        ax.plot(*true[visible > 0].T, "o", color="white", markeredgecolor="black", markersize=3.5)
-        ax.set(xlim=(x - 6, x + width + 6), ylim=(y + height + 6, y - 6), xticks=[], yticks=[])
-        ax.set_title(f"OKS {person['oks']:.2f}", fontsize=10)
-    return axes
+def _plain(frame: pd.DataFrame, digits: int) -> pd.DataFrame:
+    """Numbers as text with all their digits, and a header of one line."""
+    shown = frame.map(lambda value: f"{value:.{digits}f}".replace("-", "−") if isinstance(value, float) else value)
+    return shown.rename_axis(columns=frame.index.name, index=None)
 
 
 def save_metrics(rows: list[dict], profile: str) -> None:
@@ -214,21 +145,12 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def verdict_figure(imagenet: list[dict], coco: list[dict], ablation: list[dict]) -> plt.Figure:
-    """The three experiments side by side, a dot a seed."""
-    figure, axes = plt.subplots(1, 3, figsize=(14, 3.2), layout="constrained")
-    titles = ("Images: binary against float", "Poses: binary against float", "Which estimator for the weights?")
-    for ax, rows, title in zip(axes, (imagenet, coco, ablation), titles, strict=True):
-        dots(rows, ax, title)
-    return figure
-
-
 def parts(rows: list[dict], metrics: list[str]) -> pd.DataFrame:
     """Mean over the seeds of several metrics, one line per arm."""
     columns = {metric: by_arm(rows, metric) for metric in metrics}
     made = {metric: {arm: np.mean(list(seeds.values())) for arm, seeds in column.items() if seeds}
             for metric, column in columns.items()}  # fmt: skip
-    return pd.DataFrame(made).rename_axis("arm").round(3)
+    return _plain(pd.DataFrame(made).rename_axis("arm"), 3)
 
 
 def detectable(rows: list[dict], reference: str) -> pd.DataFrame:
@@ -240,18 +162,22 @@ def detectable(rows: list[dict], reference: str) -> pd.DataFrame:
             visible = statistics.smallest_detectable(made.deviation, made.count)
             lines.append({"arm": arm, "pairs": made.count, "sd of the difference": made.deviation,
                           "smallest detectable": visible})  # fmt: skip
-    return pd.DataFrame(lines).set_index("arm").round(2)
+    return _plain(pd.DataFrame(lines).set_index("arm"), 2)
 
 
 def answer(rows: list[dict]) -> str:
-    """The title's question in one sentence, from the paired differences."""
+    """The title's question in one sentence, from the paired differences to each hand-made function."""
     values = by_arm(rows)
-    shown, found = _against(values, "linear", hand_made(values))
-    words = {"agrees": "the learnt linear function is better than each hand-made one",
-             "disagrees": "the learnt linear function is worse than a hand-made one",
-             "undecided": "the learnt linear function and the hand-made ones cannot be told apart"}  # fmt: skip
-    seeds = len(values["linear"])
-    return f"Over {seeds} seeds {words[found]} ({shown}; points of accuracy, 95 % intervals, paired by seed)."
+    rivals = hand_made(values)
+    made = {rival: statistics.compare(statistics.paired(values["linear"], values[rival])) for rival in rivals}
+    words = {"above": "better than", "below": "worse than", "undecided": "not told apart from",
+             "identical": "identical to"}  # fmt: skip
+    said = ", ".join(f"{words[found]} {rival}" for rival, found in made.items())
+    shown, verdict = _against(values, "linear", rivals)
+    whole = {"agrees": "it is better than each hand-made function", "disagrees": "a hand-made function is better",
+             "undecided": "that it beats each of them stays undecided"}[verdict]  # fmt: skip
+    return (f"Over {len(values['linear'])} seeds the learnt linear function is {said}; {whole} "
+            f"({shown}; points of accuracy, 95 % intervals, paired by seed).")  # fmt: skip
 
 
 def against_published(here: list[list[dict]], profile: str) -> pd.DataFrame:
@@ -265,7 +191,7 @@ def against_published(here: list[list[dict]], profile: str) -> pd.DataFrame:
             same = sum(theirs.get((arm, seed)) == value for seed, value in values.items())
             lines.append({
                 "experiment": rows[0]["experiment"], "arm": arm, "here": np.mean(list(values.values())),
-                "published": np.mean(old) if old else None, "same digits": f"{same} of {len(values)}",
+                "published": np.mean(old) if old else "none", "same digits": f"{same} of {len(values)}" if old else "",
             })  # fmt: skip
     return pd.DataFrame(lines).set_index(["experiment", "arm"]).round(3)
 
@@ -278,7 +204,7 @@ def origins(here: list[list[dict]]) -> pd.DataFrame:
         lines.append({"experiment": first["experiment"], "runs": len(rows), "seeds": sorted({r["seed"] for r in rows}),
                       "device": first["device"], "torch": first["versions"]["torch"],
                       "a row": f"{first['experiment']}/{rows[-1]['fingerprint']}"})  # fmt: skip
-    return pd.DataFrame(lines).set_index("experiment")
+    return _plain(pd.DataFrame(lines).set_index("experiment"), 0)
 
 
 def times(experiments: list[list[dict]]) -> pd.DataFrame:
@@ -294,4 +220,4 @@ def times(experiments: list[list[dict]]) -> pd.DataFrame:
 
 def binary_layers(seen: list[dict]) -> pd.DataFrame:
     """What `layers.watch` saw, one line per binary layer."""
-    return pd.DataFrame(seen).set_index("layer")
+    return _plain(pd.DataFrame(seen).set_index("layer"), 0)
