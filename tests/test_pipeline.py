@@ -138,13 +138,14 @@ def test_rows_of_this_machine_are_newer_than_the_clone():
 @pytest.mark.parametrize(("experiment", "arm"), [("imagenet_resnet", "linear classifier"),
                                                  ("linear_vs_soft", "ste"), ("coco_pose", "float")])  # fmt: skip
 def test_a_published_run_comes_out_again(experiment, arm, tmp_path):
-    """One run of each experiment, really trained again: the same digits on the same device and versions, within
-    2 points of accuracy or 0.05 AP elsewhere."""
+    """One run of each experiment, really trained again: the same digits as the row this machine made, if it made
+    one; within 2 points of accuracy or 0.05 AP of the published row, whose machine may have been another."""
     published = next(r for r in report.published("sample", experiment) if (r["arm"], r["seed"]) == (arm, 0))
-    again = run.run(config.recipe(experiment, "sample", arm, seed=0), tmp_path)
+    recipe = config.recipe(experiment, "sample", arm, seed=0)
+    again, own = run.run(recipe, tmp_path), run.folder_of(recipe) / "row.json"
     headline = published["headline"]
-    if (again["device"], again["versions"]) == (published["device"], published["versions"]):
-        assert again["metrics"] == published["metrics"]
+    if own.is_file():
+        assert again["metrics"] == json.loads(own.read_text())["metrics"]
     tolerance = {"top1": 2.0, "AP": 0.05}[headline]
     assert again["metrics"][headline] == pytest.approx(published["metrics"][headline], abs=tolerance)
 
