@@ -16,7 +16,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install repro test lab publish small gpu paper lock hooks clean clean-runs again
+.PHONY: help install repro test lab publish small gpu paper presets lock hooks clean clean-runs again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,10 @@ publish: $(STAMP) ## copy finished rows from runs/ to results/
 
 small gpu paper: $(STAMP) ## the same on real data in DATA=folder: two cores, one GPU, the paper's eight GPUs
 	@$(if $(DATA),BNC_DATA='$(abspath $(DATA))') $(BIN)/dvc repro pipelines/$@/dvc.yaml
+
+presets: $(STAMP) ## the ablation's arms and presets on the sample, 20 seeds each (about 20 minutes)
+	@$(BIN)/dvc pull data.dvc
+	@$(BIN)/dvc repro pipelines/presets/dvc.yaml
 
 # The first line resolves, the second pins the resolver itself, the third writes the same pins for conda.
 COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -9,19 +9,29 @@ from . import config
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """One run; the path of its row is the last line printed."""
+    """One run, or one for each of the profile's seeds; the path of the last row is the last line printed."""
     from .checkpoint import write_json
     from .run import folder_of, run
 
     settings = config.parse_settings(options.set)
-    if options.seed is not None:
-        settings["seed"] = options.seed
-    recipe = config.recipe(options.experiment, options.profile, options.arm, **settings)
-    row = run(recipe, options.runs)
-    print(f"{row['status']}: " + ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items() if value))
-    if options.row:
-        write_json(options.row, row)
-    print(options.row or folder_of(recipe, options.runs) / "row.json")
+    seeds = config.experiment_section(options.experiment, options.profile)["seeds"]
+    for seed in seeds if options.seed == "all" else [options.seed]:
+        chosen = {} if seed is None else {"seed": seed}
+        recipe = config.recipe(options.experiment, options.profile, options.arm, **settings | chosen)
+        row = run(recipe, options.runs)
+        print(f"{row['status']}: " + ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items() if value))
+        path = folder_of(recipe, options.runs) / "row.json"
+        if options.rows:
+            path = options.rows / f"{recipe.seed}.json"
+            write_json(path, row)
+        print(path)
+
+
+def seed_or_all(text: str) -> int | str:
+    """A seed, or the word that means every seed of the profile."""
+    if text != "all" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number from 0, or `all`")
+    return text if text == "all" else int(text)
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -116,10 +126,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(config.EXPERIMENTS))
     one.add_argument("--profile", default="sample", help=" | ".join(config.PROFILES))
     one.add_argument("--arm", help="an arm of the profile's params.yaml")
-    one.add_argument("--seed", type=int)
+    one.add_argument("--seed", type=seed_or_all, help="a number, or `all`: each seed of the profile's params.yaml")
     one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
     one.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
-    one.add_argument("--row", type=Path, help="also write the row to this file")
+    one.add_argument("--rows", type=Path, help="also write each row to this folder, as SEED.json")
     judge = command("evaluate", evaluate_command)
     judge.add_argument("checkpoint", type=Path)
     judge.add_argument("--data", help="another folder of the same kind")

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 EXPERIMENTS = ("imagenet_resnet", "coco_pose", "linear_vs_soft")
-PROFILES = ("sample", "small", "gpu", "paper")
+PROFILES = ("sample", "small", "gpu", "paper", "presets")  # presets: the ablation on the sample, 20 seeds
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Recipe:
     weight_binarizer: str | None = "mlp"
     activation_binarizer: str | None = "approx_sign"
     preset: str = "fixed"
+    rule: str = ""  # gated | sum | difference | expected: the learnt binarizer's backward, "": the preset's
+    per_layer: bool = False  # each layer learns its own binarizer; false: the network shares one
     standardize: bool = False
     epochs: int = 1
     batch_size: int = 128
@@ -89,6 +91,7 @@ CHOICES = {
     "profile": PROFILES,
     "stem": ("", "imagenet", "half", "full"),
     "preset": ("official", "paper", "fixed"),
+    "rule": ("", "gated", "sum", "difference", "expected"),
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("linear", "cosine", "steps", "constant"),
     "precision": ("float32", "bfloat16", "float16"),
@@ -129,8 +132,14 @@ def recipe(experiment: str, profile: str = "sample", arm: str | None = None, **c
 def experiment_section(experiment: str, profile: str) -> dict:
     """The section {seeds, recipe, arms} of an experiment in a profile's params.yaml."""
     known("experiment", experiment, EXPERIMENTS)
-    path = parameters_file(profile)
-    return yaml.safe_load(path.read_text())[experiment]
+    sections = yaml.safe_load(parameters_file(profile).read_text())
+    return sections[known(f"experiment of the profile {profile}", experiment, sections)]
+
+
+def experiments(profile: str) -> tuple[str, ...]:
+    """The experiments that a profile has."""
+    sections = yaml.safe_load(parameters_file(profile).read_text())
+    return tuple(name for name in EXPERIMENTS if name in sections)
 
 
 def parameters_file(profile: str) -> Path:
@@ -200,8 +209,8 @@ def identity(made: Recipe) -> dict:
 def float_twin(made: Recipe) -> Recipe:
     """The same recipe with a float network and without a teacher: what "teacher: twin" learns from."""
     return replace(
-        made, weight_binarizer=None, activation_binarizer=None, preset="fixed", standardize=False,
-        teacher="", distillation=0.0, init_from="",
+        made, weight_binarizer=None, activation_binarizer=None, preset="fixed", rule="", per_layer=False,
+        standardize=False, teacher="", distillation=0.0, init_from="",
     )  # fmt: skip
 
 

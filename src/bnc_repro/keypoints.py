@@ -196,8 +196,8 @@ class PersonCrops(Dataset):
 
     size: (H, W) px. augment: True, or an `Augmentation`, varies every crop; the draws for person i depend on
     `set_epoch`'s seed and epoch and on i alone, so neither workers nor a resume change them. limit: the first
-    so many people (judge them with `evaluate(..., ids=crops.people.ids)`). cache: keep decoded pictures, up
-    to `cache_mib` in each process. people: rows in place of the annotated ones, such as a detector's boxes.
+    so many people (judge them with `evaluate(..., ids=crops.people.ids)`). cache: keep decoded pictures, or the
+    crops where they never vary, up to `cache_mib` in each process. people: rows in place of the annotated ones.
 
     An item: `image` uint8 (3, H, W); `joints` float32 (K, 2) crop px; `visible` float32 (K,), 0 where
     unlabelled or outside the crop; `matrix` float32 (2, 3), crop px to picture px; `index` int64 ().
@@ -218,6 +218,8 @@ class PersonCrops(Dataset):
         self._mirrored = np.array(skeleton.mirrored)
         self._upper = np.isin(np.arange(len(skeleton.names)), skeleton.upper)
         self._shelf = pictures.Shelf(cache_mib if cache else 0)
+        fits = len(self.people) * size[0] * size[1] * 3 <= cache_mib * 2**20
+        self._kept = {} if cache and fits and self.augmentation is None else None
         # shared memory: workers that outlive an epoch see the new one
         self._stream = torch.zeros(2, dtype=torch.int64).share_memory_()
         self._drawn_for: tuple[int, ...] = ()
@@ -250,6 +252,8 @@ class PersonCrops(Dataset):
                 "matrix": torch.from_numpy(matrix).float(), "index": torch.tensor(rows)}
 
     def _crop(self, index: int) -> tuple[np.ndarray, np.ndarray, bool]:
+        if index in (self._kept or ()):
+            return self._kept[index]
         box, scale, degrees, flip = self.people.boxes_px[index], 1.0, 0.0, False
         if self.augmentation is not None:
             labelled = self.people.visible[index] > 0
@@ -261,7 +265,8 @@ class PersonCrops(Dataset):
         matrix = pictures.crop_matrix((x + box_width / 2, y + box_height / 2),
                                       max(box_width, box_height * width / height) * PADDING * scale,
                                       self.size, degrees, flip, self.unbiased)
-        return np.asarray(pictures.warp(self._picture(index), matrix, self.size)), matrix, flip
+        crop = np.asarray(pictures.warp(self._picture(index), matrix, self.size)), matrix, flip
+        return crop if self._kept is None else self._kept.setdefault(index, crop)
 
     def _draws(self, index: int) -> list[float]:
         stream = tuple(self._stream.tolist())

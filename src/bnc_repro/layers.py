@@ -5,15 +5,18 @@ per output channel without gradient (2205.07433, released code; the scale is XNO
 `standardize=True` the weights are divided by their deviation too before they are binarized (IR-Net).
 `None` for both binarizers is the float layer. `weight` stays `weight`, so float checkpoints load.
 A layer owns the binarizers it makes from names; an instance belongs to whoever made it (a network holds its
-shared classifier once, at the top). Zero padding comes after the sign: border inputs are 0, as everywhere in
-this field; bit-packed inference must know.
+shared classifier once, at the top, unless `own_binarizers` gives each layer a copy). Zero padding comes after
+the sign: border inputs are 0, as everywhere in this field; bit-packed inference must know.
 """
+
+import copy
 
 from torch import Tensor, nn, no_grad
 from torch.nn import functional as F
 
 from . import ops
-from .binarizers import Binarizer, get
+from .binarizers import get
+from .straight_through import Binarizer
 
 
 class _BinaryOperands(nn.Module):
@@ -32,7 +35,9 @@ class _BinaryOperands(nn.Module):
         """alpha b_w(w_c), two values per output channel; the plain weight if it stays float."""
         if self.weight_binarizer is None:
             return self.weight
-        return ops.channel_scale(ops.center(self.weight)) * self.weight_binarizer(self.latent_weight())
+        centered = ops.center(self.weight)
+        latent = ops.standardize(self.weight) if self.standardize else centered
+        return ops.channel_scale(centered) * self.weight_binarizer(latent)
 
     def latent_weight(self) -> Tensor:
         """What the weight binarizer sees: the centred (or standardised) weight."""
@@ -67,6 +72,18 @@ class BinaryLinear(_BinaryOperands, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(self.binary_input(x), self.binary_weight(), self.bias)
+
+
+def own_binarizers(network: nn.Module) -> None:
+    """Give each binary layer of `network` its own copy of the binarizers it shared; the shared ones are dropped."""
+    for module in network.modules():
+        for name in ("weight_binarizer", "activation_binarizer"):
+            if isinstance(module, _BinaryOperands):
+                shared = getattr(module, name)
+                module.__dict__.pop(name, None)
+                setattr(module, name, copy.deepcopy(shared))
+            elif hasattr(module, name):
+                setattr(module, name, None)
 
 
 def watch(network: nn.Module, x: Tensor) -> list[dict]:

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import config, report, run
+from . import config
 
 STAGES = {
     "00-binarizing-by-classification": None,
@@ -44,6 +44,8 @@ def execute(name: str, profile: str) -> Path:
     page, _ = HTMLExporter(embed_images=True).from_filename(str(target))
     target.with_suffix(".html").write_text(page)
     if STAGES[name]:
+        from . import report, run
+
         section = config.experiment_section(STAGES[name], profile)
         report.save_metrics(run.run_arms(STAGES[name], profile, **section), profile)
     return target.with_suffix(".html")

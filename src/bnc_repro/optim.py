@@ -9,7 +9,7 @@ import math
 import torch
 from torch import nn
 
-from .binarizers import Binarizer
+from .straight_through import Binarizer
 
 OPTIMIZERS = {
     "adam": lambda groups, rate, momentum: torch.optim.Adam(groups, lr=rate),

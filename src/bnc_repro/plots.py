@@ -65,23 +65,43 @@ def curves(rows: list[dict], quantity: str | None = None, ax: Axes | None = None
 
 
 def estimators(rows: list[dict]) -> np.ndarray:
-    """What the learnt classifiers of the first seed have become: F' after the first and the last epoch, over the
-    weights they saw; one axis an arm."""
-    learnt = [row for row in rows if row["seed"] == rows[0]["seed"] and "estimator" in row["curve"][-1]]
-    width = 6.5 * len(learnt)
-    axes = plt.subplots(1, len(learnt), figsize=(width, 3.8), layout="constrained", squeeze=False)[1][0]
-    for ax, row in zip(axes, learnt, strict=True):
-        seen = [epoch["estimator"] for epoch in row["curve"] if "estimator" in epoch]
-        density = np.array(seen[-1]["weights"]) / max(seen[-1]["weights"])
-        edges, label = np.linspace(-2, 2, len(density) + 1), "weights (share, scaled to its peak)"
-        ax.stairs(density, edges, fill=True, alpha=0.25, label=label)
-        ax.plot(seen[0]["x"], seen[0]["derivative"], "--", label="F′ after the first epoch")
-        ax.plot(seen[-1]["x"], seen[-1]["derivative"], label="F′ at the end")
-        unit = "standardised (sd of the channel)" if row["recipe"]["standardize"] else "centred (no unit)"
-        title = f"{row['arm']}, seed {row['seed']}: the learnt derivative"
-        ax.set(title=title, xlabel=f"weight before the sign, {unit}", ylabel="F′")
-        ax.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+    """What the learnt binarizers have become, one column an arm: above F, below F' over the weights they saw. The
+    first seed from its first (light) to its last epoch (dark), the other seeds at their end as thin lines."""
+    learnt: dict[str, list[dict]] = {}
+    for row in rows:
+        if row["curve"] and "estimator" in row["curve"][-1]:
+            learnt.setdefault(row["arm"], []).append(row)
+    axes = plt.subplots(2, len(learnt), figsize=(max(6.5 * len(learnt), 8), 6.4), layout="constrained", sharex=True,
+                        squeeze=False)[1]  # fmt: skip
+    for (above, below), (arm, own) in zip(axes.T, learnt.items(), strict=True):
+        seen = [epoch["estimator"] for epoch in own[0]["curve"] if "estimator" in epoch]
+        colours = sns.color_palette("flare", len(seen))
+        for row in own[1:]:
+            x, slope, soft = learnt_function(row["curve"][-1]["estimator"])
+            for ax, values in ((above, soft), (below, slope)):
+                ax.plot(x, values, color="grey", linewidth=0.8, label="other seeds" if row is own[1] else None)
+        for i, estimator in enumerate(seen):
+            x, slope, soft = learnt_function(estimator)
+            name = f"after epoch {i + 1}" if i in (0, len(seen) - 1) else None
+            for ax, values in ((above, soft), (below, slope)):
+                ax.plot(x, values, color=colours[i], label=name, linewidth=1.8)
+        density = np.array(seen[-1]["weights"])
+        edges, top = np.linspace(*seen[-1]["range"], len(density) + 1), max(1e-9, below.get_ylim()[1])
+        below.stairs(0.6 * top * density / density.max(), edges, fill=True, alpha=0.2, color="tab:blue",
+                     label="weights (share)", zorder=0)  # fmt: skip
+        unit = "standardised (sd of the channel)" if own[0]["recipe"]["standardize"] else "centred (no unit)"
+        above.set(title=f"{arm}: the learnt function, seed {own[0]['seed']}", ylabel="F")
+        below.set(xlabel=f"weight before the sign, {unit}", ylabel="F′")
+        below.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
     return axes
+
+
+def learnt_function(estimator: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, F' and F of an epoch's record; F is the integral of F' from 0."""
+    slope = np.array(estimator["derivative"])
+    x = np.linspace(*estimator["range"], len(slope))
+    soft = np.concatenate([[0], np.cumsum((slope[1:] + slope[:-1]) / 2 * np.diff(x))])
+    return x, slope, soft - np.interp(0, x, soft)
 
 
 def people(row: dict, axes: np.ndarray) -> np.ndarray:

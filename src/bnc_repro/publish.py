@@ -19,7 +19,7 @@ def publish() -> list[Path]:
     """Copy each profile's current rows to results/, in place of older rows of the same recipe; then the pages."""
     root, written = config.project_root(), []
     for profile in config.PROFILES:
-        for experiment in config.EXPERIMENTS:
+        for experiment in config.experiments(profile):
             section = config.experiment_section(experiment, profile)
             for arm in section["arms"]:
                 for seed in section["seeds"]:

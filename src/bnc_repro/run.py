@@ -108,8 +108,9 @@ def run_arms(experiment: str, profile: str, seeds: list[int], recipe: dict, arms
 def title(recipe: Recipe) -> str:
     """A short name of what is trained: network, weights / activations, preset where it matters."""
     weights, activations = recipe.weight_binarizer or "float", recipe.activation_binarizer or "float"
-    preset = f" ({recipe.preset})" if {"linear", "mlp"} & {weights, activations} else ""
-    return f"{recipe.network} {weights}/{activations}{preset}"
+    preset = ", ".join(filter(None, (recipe.preset, recipe.rule)))
+    learnt = {"linear", "mlp"} & {weights, activations}
+    return f"{recipe.network} {weights}/{activations}" + (f" ({preset})" if learnt else "")
 
 
 def modules(experiment: str) -> list[str]:

@@ -1,7 +1,12 @@
 """The literature's soft functions: what stands in for the derivative of sign, one pure function each.
 
-Every function takes x (any shape), the training progress 0..1 and its own constants, and returns d(x), the
-factor that multiplies the incoming gradient: dL/dx = g * d(x). The forward is always `ops.sign`.
+One form for all. forward: sign(x), unless the entry says otherwise (`FORWARDS`). gradient: dL/dx = g d(x), the
+function returns d for x of any shape; a rule that looks at g too (`RULES`) returns dL/dx. schedule: progress p
+runs from 0 to 1. domain: W weights, A activations, as in the paper. source: the paper, with the equation where
+we could check it. code: where the authors' code differs. same: another entry with this derivative. Scale,
+centring and standardisation belong to the layer.
+Left out: MetaQuant's MultiFC (NeurIPS 2019), whose network is trained through one unrolled step of the weights'
+optimizer, so it is no function of x and g alone.
 """
 
 import math
@@ -9,75 +14,287 @@ import math
 import torch
 from torch import Tensor
 
+from . import ops
+
 
 def identity(x: Tensor, progress: float = 1.0) -> Tensor:
-    """d = 1. Source: Bengio, Leonard, Courville 2013 (1308.3432), straight-through estimator."""
+    """The plain straight-through estimator.
+
+    gradient: d = 1.
+    domain: W, A
+    source: Bengio, Leonard, Courville 2013 (1308.3432)
+    """
     return torch.ones_like(x)
 
 
 def ste(x: Tensor, progress: float = 1.0, *, clip: float = 1.0) -> Tensor:
-    """d = 1 for abs(x) <= clip, else 0. Source: BinaryNet (1602.02830), section 1.3, the clipped form."""
+    """The clipped straight-through estimator, the derivative of hardtanh.
+
+    gradient: d = 1 for abs(x) <= clip, else 0.
+    domain: W, A
+    source: BinaryNet (1602.02830), section 1.3
+    """
     return (x.abs() <= clip).to(x.dtype)
 
 
 def approx_sign(x: Tensor, progress: float = 1.0) -> Tensor:
-    """d = 2 - 2 abs(x) for abs(x) < 1, else 0. Source: Bi-Real Net (1808.00278), section 3.3.
+    """The derivative of a piecewise quadratic.
 
-    The authors use it for activations; their weights keep the clipped straight-through estimator.
+    gradient: d = 2 - 2 abs(x) for abs(x) < 1, else 0.
+    domain: A (the authors' weights keep the clipped straight-through estimator)
+    source: Bi-Real Net (1808.00278), section 3.3
     """
     return x.abs().mul_(-2).add_(2).clamp_(min=0)
 
 
 def sign_swish(x: Tensor, progress: float = 1.0, *, beta: float = 5.0) -> Tensor:
-    """d = beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x)). Source: BNN+ (1812.11800), equation 6.
+    """The derivative of SignSwish; negative beyond abs(beta x) of about 2.4.
 
-    The derivative is negative beyond abs(beta x) of about 2.4. cosh is capped at 1e30 against overflow.
+    gradient: d = beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x)).
+    domain: W, A
+    source: BNN+ (1812.11800), equation 6
+    code: computed as beta (1 - t^2) (1 - beta x t / 2), t = tanh(beta x / 2), which cannot overflow
     """
-    z = beta * x
-    return beta * (2 - z * torch.tanh(z / 2)) / (1 + torch.cosh(z.clamp(-69, 69)))
+    t = torch.tanh(x * (beta / 2))
+    bend = torch.mul(x, t).mul_(-beta / 2).add_(1)
+    return t.square_().mul_(-beta).add_(beta).mul_(bend)
 
 
 def ede(x: Tensor, progress: float = 1.0, *, start: float = 0.1, end: float = 10.0) -> Tensor:
-    """d = k t (1 - tanh(t x)^2), t = start (end/start)^progress, k = max(1/t, 1).
+    """EDE, the error decay estimator.
 
-    Source: IR-Net (1909.10788), error decay estimator, equations 9 and 10. The authors' code starts at 1e-3
-    for ResNet-20 and at 1e-1 for VGG-Small and standardises the weights first (that is the layer's).
+    gradient: d = k t (1 - tanh(t x)^2), k = max(1/t, 1).
+    schedule: t = start (end/start)^p
+    domain: W, A (the weights standardised)
+    source: IR-Net (1909.10788), equations 9 and 10
+    code: starts at 1e-3 for ResNet-20 and at 1e-1 for VGG-Small
     """
     t = start * (end / start) ** progress
-    return max(1 / t, 1.0) * t * (1 - torch.tanh(t * x).square())
+    factor = max(1 / t, 1.0) * t
+    return torch.tanh(x * t).square_().mul_(-factor).add_(factor)
+
+
+def tanh(x: Tensor, progress: float = 1.0, *, start: float = 1.0, end: float = 10.0) -> Tensor:
+    """The tanh projection: a tanh that sharpens.
+
+    gradient: d = t (1 - tanh(t x)^2).
+    schedule: t = start (end/start)^p; the range is ours
+    domain: W
+    source: mirror descent view of quantization (1910.08237), the authors' code md-bnn
+    same: `ede` while t >= 1
+    """
+    t = start * (end / start) ** progress
+    return torch.tanh(x * t).square_().mul_(-t).add_(t)
+
+
+def rbnn(x: Tensor, progress: float = 1.0, *, start: float = 0.01, end: float = 10.0) -> Tensor:
+    """RBNN's training-aware triangle.
+
+    gradient: d = k max(0, sqrt(2) t - t^2 abs(x)), k = max(1/t, 1).
+    schedule: t = start (end/start)^p
+    domain: W (standardised; the rotation of the weights is not part of the estimator)
+    source: RBNN (2009.13055)
+    """
+    t = start * (end / start) ** progress
+    return _triangle(x, t, max(1 / t, 1.0))
+
+
+def rbnn_activation(x: Tensor, progress: float = 1.0, *, start: float = 0.01, end: float = 10.0) -> Tensor:
+    """RBNN's triangle as its code uses it on activations.
+
+    gradient: d = max(0, sqrt(2) t - t^2 abs(x)).
+    schedule: t = max(1, start (end/start)^p)
+    domain: A
+    source: RBNN (2009.13055), the authors' code
+    """
+    return _triangle(x, max(start * (end / start) ** progress, 1.0), 1.0)
+
+
+def _triangle(x: Tensor, t: float, k: float) -> Tensor:
+    return x.abs().mul_(-k * t * t).add_(k * math.sqrt(2) * t).clamp_(min=0)
 
 
 def fda(x: Tensor, progress: float = 1.0, *, frequency: float = 0.1, first: int = 9, last: int = 18) -> Tensor:
-    """d = (4 w / pi) sum_{i=0..n} cos((2i+1) w x), n from `first` to `last` with progress.
+    """FDA, the truncated Fourier series of sign, without the noise module.
 
-    Source: FDA-BNN (2103.00841), equation 5, without its noise module. The sum is evaluated in closed form,
-    sin(2(n+1) w x) / (2 sin(w x)), and by its limit n+1 where w x is a multiple of pi.
+    gradient: d = (4 w / pi) sum_{i=0..n} cos((2i+1) w x), by its closed form sin(2(n+1) w x) / (2 sin(w x)).
+    schedule: n = first + round((last - first) p)
+    domain: W, A
+    source: FDA-BNN (2103.00841), equation 5
+    code: others set d = 0 beyond abs(x) = 1
     """
     terms = first + round((last - first) * progress) + 1
-    z = frequency * x
-    small = torch.sin(z).abs() < 1e-6
-    ratio = torch.sin(2 * terms * z) / (2 * torch.sin(z.masked_fill(small, 1.0)))
-    limit = terms * torch.cos((2 * terms - 1) * z)  # both ends of the ratio, by l'Hopital at 0 and at pi
-    return 4 * frequency / math.pi * torch.where(small, limit, ratio)
+    z = x * frequency
+    below = torch.sin(z)
+    small = below.abs() < 1e-6
+    ratio = torch.sin(z * (2 * terms)).div_(below.masked_fill_(small, 1.0)).mul_(0.5)
+    limit = torch.cos(z.mul_(2 * terms - 1)).mul_(terms)  # both ends of the ratio, by l'Hopital at 0 and at pi
+    return torch.where(small, limit, ratio).mul_(4 * frequency / math.pi)
 
 
 def reste(x: Tensor, progress: float = 1.0, *, end: float = 3.0, clip: float = 1.5, floor: float = 0.1) -> Tensor:
-    """d = abs(x)^((1-o)/o) / o for floor < abs(x) <= clip, floor^(1/o) / floor below, 0 beyond.
+    """ReSTE, the rectified power function.
 
-    o = 1 + (1 - cos(pi progress / 2)) (end - 1). Source: ReSTE (2308.06689), equations 8 and 13.
+    gradient: d = abs(x)^((1-o)/o) / o for floor < abs(x) <= clip, floor^(1/o) / floor below, 0 beyond.
+    schedule: o = 1 + (1 - cos(pi p / 2)) (end - 1)
+    domain: W, A
+    source: ReSTE (2308.06689), equations 8 and 13
     """
     o = 1 + (1 - math.cos(math.pi * progress / 2)) * (end - 1)
     size = x.abs()
-    power = size.clamp(min=floor) ** ((1 - o) / o) / o
-    return torch.where(size <= floor, floor ** (1 / o) / floor, power) * (size <= clip)
+    power = size.clamp(min=floor).pow_((1 - o) / o).div_(o)
+    return power.masked_fill_(size <= floor, floor ** (1 / o) / floor).mul_(size <= clip)
 
 
+def recu(x: Tensor, progress: float = 1.0, *, start: float = 0.85, end: float = 0.99) -> Tensor:
+    """ReCU, the rectified clamp: weights beyond a quantile are moved in and get no gradient.
+
+    gradient: d = 1 for abs(x) <= Q, else 0; Q = -mean abs(x) ln(2 - 2 tau), the quantile tau of a Laplacian.
+    schedule: tau = start + (end - start) (e^p - 1) / (e - 1)
+    domain: W (standardised); mean over the tensor
+    source: ReCU (2103.12369)
+    """
+    tau = start + (end - start) * math.expm1(progress) / (math.e - 1)
+    size = x.abs()
+    return (size <= size.mean() * -math.log(2 - 2 * tau)).to(x.dtype)
+
+
+def recu_activation(x: Tensor, progress: float = 1.0) -> Tensor:
+    """ReCU on activations: ApproxSign in units of the tensor's standard deviation.
+
+    gradient: d = max(0, 2 - 2 abs(x / sd)).
+    domain: A
+    source: ReCU (2103.12369), the authors' code
+    """
+    return (x / x.std(correction=0).clamp(min=1e-12)).abs_().mul_(-2).add_(2).clamp_(min=0)
+
+
+def biper(x: Tensor, progress: float = 1.0, *, frequency: float = 20.0) -> Tensor:
+    """BiPer, a periodic binarizer.
+
+    forward: sign(sin(w x)).
+    gradient: d = w cos(w x).
+    domain: W
+    source: BiPer (2404.01278)
+    """
+    return torch.cos(x * frequency).mul_(frequency)
+
+
+def siman(x: Tensor, progress: float = 1.0) -> Tensor:
+    """SiMaN: large weights against small ones, sign-to-magnitude.
+
+    forward: +1 where x^2 is above its median over the tensor, else -1.
+    gradient: d = 2 x, the identity on x^2.
+    domain: W
+    source: SiMaN (2102.07981)
+    """
+    return x * 2
+
+
+def progressive(x: Tensor, progress: float = 1.0) -> Tensor:
+    """The progressive sign: a hard tanh that steepens into sign.
+
+    forward: hardtanh(x 4^(10 p)), sign(x) at p = 1; not two-valued before the end.
+    gradient: d = 1.
+    schedule: in the forward
+    domain: W, A
+    source: bitorch, ProgressiveSign
+    same: `identity` in the backward
+    """
+    return torch.ones_like(x)
+
+
+def sigmoid(x: Tensor, progress: float = 1.0, *, alpha: float = 4.0) -> Tensor:
+    """The derivative of 2 sigmoid(alpha x) - 1, of spiking networks.
+    gradient: d = 2 alpha s (1 - s), s = sigmoid(alpha x).
+    domain: A
+    source: spikingjelly, surrogate.Sigmoid; twice, for two values that are 2 apart
+    same: `tanh` with t = alpha / 2
+    """
+    s = torch.sigmoid(x * alpha)
+    return s.mul_(1 - s).mul_(2 * alpha)
+
+
+def atan(x: Tensor, progress: float = 1.0, *, alpha: float = 2.0) -> Tensor:
+    """The derivative of an arctangent, of spiking networks.
+    gradient: d = alpha / (1 + (pi alpha x / 2)^2).
+    domain: A
+    source: spikingjelly, surrogate.ATan; twice, for two values that are 2 apart
+    """
+    return (x * (math.pi * alpha / 2)).square_().add_(1).reciprocal_().mul_(alpha)
+
+
+def erf(x: Tensor, progress: float = 1.0, *, alpha: float = 2.0) -> Tensor:
+    """A Gaussian, the derivative of an error function, of spiking networks.
+    gradient: d = 2 alpha / sqrt(pi) exp(-alpha^2 x^2).
+    domain: A
+    source: spikingjelly, surrogate.Erf; twice, for two values that are 2 apart
+    """
+    return (x * alpha).square_().neg_().exp_().mul_(2 * alpha / math.sqrt(math.pi))
+
+
+def softsign(x: Tensor, progress: float = 1.0, *, alpha: float = 2.0) -> Tensor:
+    """The derivative of a softsign, of spiking networks.
+    gradient: d = 1 / (alpha (1/alpha + abs(x))^2).
+    domain: A
+    source: spikingjelly, surrogate.SoftSign; twice, for two values that are 2 apart
+    """
+    return x.abs().add_(1 / alpha).square_().reciprocal_().mul_(1 / alpha)
+
+
+def exponential(x: Tensor, progress: float = 1.0, *, alpha: float = 1.0) -> Tensor:
+    """A Laplacian, of spiking networks.
+    gradient: d = alpha exp(-alpha abs(x)).
+    domain: A
+    source: spikingjelly, surrogate.PiecewiseExp; twice, for two values that are 2 apart
+    """
+    return x.abs().mul_(-alpha).exp_().mul_(alpha)
+
+
+def scaled_ste(g: Tensor, x: Tensor, progress: float = 1.0) -> Tensor:
+    """XNOR-Net's gradient through the scale as well as the sign.
+
+    gradient: dL/dx = g 1[abs(x) <= 1] + sign(x) / (n alpha) sum(g sign(x)), alpha = mean abs(x) and sum over
+    the n elements of each output channel; g already holds the layer's scale alpha.
+    domain: W (centred, not standardised)
+    source: XNOR-Net (1603.05279), section 3.1
+    """
+    axes = tuple(range(1, x.dim()))
+    two_valued = ops.sign(x)
+    mean = x.abs().mean(dim=axes, keepdim=True).clamp(min=1e-12)
+    share = (g * two_valued).mean(dim=axes, keepdim=True) / mean
+    return g.mul(x.abs() <= 1).add_(two_valued.mul_(share))
+
+
+def adaste(g: Tensor, x: Tensor, progress: float = 1.0) -> Tensor:
+    """AdaSTE's limit for a steep inner problem: a weight moves only towards its other sign.
+
+    gradient: dL/dx = g min(1/2, 1/abs(x)) where g and x share their sign, else 0.
+    domain: W
+    source: AdaSTE (CVPR 2022), the case alpha beta >= 1; its outer learning of beta is left out
+    """
+    return torch.where(g * x > 0, g * x.abs().reciprocal_().clamp_(max=0.5), 0)
+
+
+def _above_median(x: Tensor, progress: float) -> Tensor:
+    square = x.square()
+    return (square > square.median()).to(x.dtype).mul_(2).sub_(1).add_(x.clamp(-1, 1), alpha=0)  # NaN stays
+
+
+def _steepening(x: Tensor, progress: float) -> Tensor:
+    return ops.sign(x) if progress == 1 else (x * 4 ** (10 * progress)).clamp_(-1, 1)
+
+
+def _periodic(x: Tensor, progress: float, *, frequency: float = 20.0) -> Tensor:
+    return ops.sign(torch.sin(x * frequency))
+
+
+FORWARDS = {"biper": _periodic, "siman": _above_median, "progressive": _steepening}
+RULES = {"scaled_ste": scaled_ste, "adaste": adaste}
 SURROGATES = {
-    "identity": identity,
-    "ste": ste,
-    "approx_sign": approx_sign,
-    "sign_swish": sign_swish,
-    "ede": ede,
-    "fda": fda,
-    "reste": reste,
-}
+    function.__name__: function
+    for function in (
+        identity, ste, scaled_ste, approx_sign, sign_swish, ede, tanh, rbnn, rbnn_activation, fda, reste, recu,
+        recu_activation, biper, siman, adaste, progressive, sigmoid, atan, erf, softsign, exponential,
+    )
+}  # fmt: skip

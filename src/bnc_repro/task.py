@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .binarizers import get
+from .binarizers import LEARNT, get
 from .config import Recipe, known
+from .layers import own_binarizers
 from .provenance import stream
 
 
@@ -34,15 +35,19 @@ def build_network(networks: dict, recipe: Recipe, channels: int, **outputs: int)
     known("network", recipe.network, networks)
     torch.manual_seed(stream(recipe.seed, "classifier"))
     binarizers = {
-        "weight_binarizer": get(recipe.weight_binarizer, preset=recipe.preset),
-        "activation_binarizer": get(recipe.activation_binarizer, preset=recipe.preset),
-    }
+        key: get(name, preset=recipe.preset, **({"rule": recipe.rule} if recipe.rule and name in LEARNT else {}))
+        for key, name in (
+            ("weight_binarizer", recipe.weight_binarizer), ("activation_binarizer", recipe.activation_binarizer)
+        )
+    }  # fmt: skip
     sizes = {"width": recipe.width, "blocks": recipe.blocks, "stem": recipe.stem}
     torch.manual_seed(stream(recipe.seed, "network"))
     network = networks[recipe.network](
         channels=channels, standardize=recipe.standardize, **outputs, **binarizers,
         **{key: value for key, value in sizes.items() if value},
     )  # fmt: skip
+    if recipe.per_layer:
+        own_binarizers(network)
     with torch.no_grad():
         network.eval()(torch.zeros(1, channels, *recipe.data.image_size))
     return network

@@ -5,7 +5,7 @@ Every random draw of epoch e comes from (seed, e), so a run that is killed and r
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import checkpoint
-from .binarizers import Classifier, set_progress
 from .config import Recipe, as_dict
 from .layers import BinaryConv2d, BinaryLinear
 from .optim import optimizers, rate
 from .provenance import stream
+from .straight_through import set_progress
 from .task import Task
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
@@ -97,7 +97,7 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
 
             # A look at the loss now and then, and a checkpoint within a long epoch.
             if done % CHECK_EVERY == 0 or done == steps_per_epoch:
-                stop_if_diverged(losses[:done], epoch)
+                stop_if_diverged(losses[:done], epoch, network, task.sample)
                 seconds = time.monotonic() - started
                 if time.monotonic() - saved > SAVE_SECONDS and done < steps_per_epoch:
                     save()
@@ -145,33 +145,55 @@ def set_rates(steppers: list, recipe: Recipe, step: int, steps_per_epoch: int) -
             group["lr"] = value
 
 
-def stop_if_diverged(losses: Tensor, epoch: int) -> None:
-    """Raise Diverged naming the first epoch and step whose loss is no finite number."""
+def stop_if_diverged(losses: Tensor, epoch: int, network: nn.Module, sample: Callable[[], Tensor] | None) -> None:
+    """Raise Diverged naming the first epoch and step whose loss is no finite number, and the layer it began in."""
     bad = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
     if bad:
+        place = first_nonfinite(network, sample()) if sample else None
         raise Diverged(
-            f"the loss is {losses[bad[0]].item()} in epoch {epoch + 1}, step {bad[0] + 1}; "
-            "a smaller learning_rate is the usual remedy"
+            f"the loss is {losses[bad[0]].item()} in epoch {epoch + 1}, step {bad[0] + 1}"
+            + (f", first seen in {place}" if place else "") + "; a smaller learning_rate is the usual remedy"
         )
 
 
 @torch.no_grad()
+def first_nonfinite(network: nn.Module, x: Tensor) -> str | None:
+    """The first layer, in the order of the forward pass, whose parameters or output are not finite; None: all are."""
+    found, handles = [], []
+
+    def look(name: str, layer: nn.Module, output: Tensor) -> None:
+        broken = [key for key, value in layer.named_parameters(recurse=False) if not value.isfinite().all()]
+        if broken:
+            found.append(f"{name}.{broken[0]}")
+        elif isinstance(output, Tensor) and not output.isfinite().all():
+            found.append(f"the output of {name}")
+
+    for name, module in network.named_modules():
+        if not any(True for _ in module.children()):
+            handles.append(module.register_forward_hook(lambda m, _, output, name=name: look(name, m, output)))
+    network(x)
+    for handle in handles:
+        handle.remove()
+    return found[0] if found else None
+
+
+@torch.no_grad()
 def estimator_state(network: nn.Module) -> dict:
-    """What a learnt weight binarizer has become: its slope at 0 and the share of weights it lets learn."""
+    """What a learnt weight binarizer (the first, if each layer has its own) has become: its slope at 0, the share of
+    weights it lets learn, F' over -3..3 (F is its integral from 0, as F(0) = 0) and the weights beneath."""
     layers = [m for m in network.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
-    learnt = [m for m in layers if isinstance(m.weight_binarizer, Classifier)]
+    learnt = [m for m in layers if m.weight_binarizer and any(True for _ in m.weight_binarizer.parameters())]
     if not learnt:
         return {}
     binarizer = learnt[0].weight_binarizer
     weights = torch.cat([layer.latent_weight().flatten() for layer in learnt])
-    grid = torch.linspace(-2, 2, 33, device=weights.device)
+    grid = torch.linspace(-3, 3, 121, device=weights.device)
     return {
         "slope_at_0": binarizer.derivative(grid.new_zeros(1)).item(),
         "open_share": (binarizer.derivative(weights) != 0).float().mean().item(),
         "estimator": {
-            "x": _rounded(grid), "soft": _rounded(binarizer.soft(grid)),
-            "derivative": _rounded(binarizer.derivative(grid)),
-            "weights": torch.histc(weights, 32, -2, 2).div(len(weights)).mul(1e4).round().div(1e4).tolist(),
+            "range": [-3.0, 3.0], "derivative": _rounded(binarizer.derivative(grid)),
+            "weights": _rounded(torch.histc(weights, 48, -3, 3) / len(weights)),
         },
     }  # fmt: skip
 
