@@ -1,12 +1,16 @@
 """sign, soft functions, the tabulated classifier and its presets, against formulas written here."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from bnc_repro import ops
 from bnc_repro.binarizers import BINARIZERS, PRESETS, Surrogate, get
+from bnc_repro.classifiers import CLASSIFIERS
+from bnc_repro.layers import BinaryConv2d, BinaryLinear
 from bnc_repro.learnt import Classifier
 from bnc_repro.straight_through import Binarizer, set_progress
 from bnc_repro.surrogates import SURROGATES
@@ -455,3 +459,99 @@ def test_other_precisions_keep_their_type(given, tabulated):
         y.sum().backward()
         assert leaf.grad.dtype == given
         assert torch.allclose(leaf.grad.float(), binarizer.derivative(x.float()), rtol=0.01)
+
+
+@pytest.mark.parametrize("tabulated", [True, False])
+def test_official_is_the_released_module(tabulated):
+    """One step of the released MetaConv_v2 within its convolution, with centring and scale, recorded as numbers."""
+    recorded = json.loads((Path(__file__).parent / "recorded" / "released_step.json").read_text())
+    numbers = {key: torch.tensor(value) for key, value in recorded.items() if key != "about"}
+    binarizer = Classifier(20, **PRESETS["official"], tabulated=tabulated)
+    layer = BinaryConv2d(2, 2, 3, padding=1, bias=False, weight_binarizer=binarizer)
+    with torch.no_grad():
+        layer.weight.copy_(numbers["weights"].view(2, 2, 3, 3))
+        binarizer.layers[0].weight.copy_(numbers["first"].view(20, 1))
+        binarizer.layers[1].weight.copy_(numbers["second"].view(2, 20))
+    closed = binarizer.outputs(layer.latent_weight().flatten())[0].abs() >= 1
+    assert 0.1 < closed.float().mean() < 0.9
+    y = layer(numbers["x"].view(2, 2, 4, 4))
+    torch.testing.assert_close(y.flatten(), numbers["y"], rtol=1e-5, atol=1e-5)
+    (y * numbers["g"].view_as(y)).sum().backward()
+    for found, wanted in (
+        (layer.weight.grad, "weights_grad"), (binarizer.layers[0].weight.grad, "first_grad"),
+        (binarizer.layers[1].weight.grad, "second_grad"),
+    ):  # fmt: skip
+        assert relative(found.flatten(), numbers[wanted]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["ste", "ede", "dsq", "mlp"])
+def test_compiled_networks_give_the_same_gradients(name):
+    """Under torch.compile a network with binarizers has the same outputs and gradients, without a graph break."""
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    network = CLASSIFIERS["resnet20"](
+        num_classes=10, stem="half", width=8, blocks=(1, 1), weight_binarizer=name, activation_binarizer="approx_sign"
+    )
+    compiled, x = torch.compile(network, backend="aot_eager", fullgraph=True), torch.randn(4, 3, 16, 16)
+    for progress in (0.1, 0.7):
+        set_progress(network, progress)
+        found = torch.autograd.grad(compiled(x).square().sum(), list(network.parameters()))
+        wanted = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert relative(ours, theirs) < 1e-3 or theirs.norm() < 1e-5
+
+
+def test_channels_last_changes_nothing():
+    """Activations in channels_last memory format have the same gradients."""
+    x, g = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    for name in ("approx_sign", "mlp", "dsq"):
+        torch.manual_seed(0)
+        binarizer, grads = get(name), []
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            leaf = x.clone(memory_format=memory_format).requires_grad_()
+            (binarizer(leaf) * g).sum().backward()
+            grads.append(leaf.grad.contiguous())
+        torch.testing.assert_close(*grads)
+
+
+def _replica(rank, folder):
+    """One of two processes: its half of a batch through DDP."""
+    torch.set_num_threads(1)
+    dist = torch.distributed
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    network = torch.nn.parallel.DistributedDataParallel(small_network())
+    x = torch.randn(8, 6)
+    network(x[4 * rank : 4 * rank + 4]).square().sum().backward()
+    if rank == 0:
+        torch.save({key: value.grad for key, value in network.module.named_parameters()}, f"{folder}/grads.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def small_network():
+    """Two binary linear layers that share one learnt binarizer, held at the top."""
+    shared = get("mlp")
+    body = [BinaryLinear(6, 5, weight_binarizer=shared), BinaryLinear(5, 3, weight_binarizer=shared)]
+    return torch.nn.Sequential(*body, Held(shared))
+
+
+class Held(torch.nn.Module):
+    """Holds the shared binarizer and passes its input on."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, x):
+        return x
+
+
+def test_two_processes_have_the_gradient_of_the_whole_batch(tmp_path):
+    """DDP averages the gradients of weights and of the shared classifier: half the sum over the whole batch."""
+    torch.multiprocessing.spawn(_replica, (str(tmp_path),), nprocs=2)
+    torch.manual_seed(0)
+    network = small_network()
+    network(torch.randn(8, 6)).square().sum().backward()
+    for key, value in torch.load(tmp_path / "grads.pt", weights_only=True).items():
+        torch.testing.assert_close(2 * value, network.get_parameter(key).grad, rtol=1e-4, atol=1e-5)

@@ -505,3 +505,15 @@ def test_streams_are_independent():
     }
     assert len(found) == 9
     assert provenance.stream(0, "network") == provenance.stream(0, "network")
+
+
+def test_a_killed_write_leaves_nothing_and_a_copied_checkpoint_is_not_taken(tmp_path):
+    """The next holder of a run removes half-written files; a checkpoint of another run is passed over."""
+    (tmp_path / ".checkpoint.pt.99999.part").write_bytes(b"half")
+    with checkpoint.locked(tmp_path):
+        assert not list(tmp_path.glob(".*.part"))
+    checkpoint.save(tmp_path, {"fingerprint": "anotherrun"})
+    with pytest.warns(UserWarning, match="is of the run anotherrun"):
+        assert checkpoint.latest(tmp_path) is None
+    checkpoint.save(tmp_path, {"fingerprint": tmp_path.name, "epoch": 2})
+    assert checkpoint.latest(tmp_path)["epoch"] == 2

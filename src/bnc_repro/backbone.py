@@ -10,7 +10,7 @@ Legend: N images, C channels, H and W rows and columns.
 from torch import Tensor, nn
 
 from .binarizers import get
-from .layers import BinaryConv2d
+from .layers import BinaryConv2d, binarize_together
 
 
 class Block(nn.Module):
@@ -82,6 +82,7 @@ class BinaryNetwork(nn.Module):
             "activation_binarizer": self.activation_binarizer,
             "standardize": standardize,
         }
+        self.register_forward_pre_hook(binarize_together)
 
 
 def initialise(network: nn.Module) -> None:

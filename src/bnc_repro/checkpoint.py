@@ -77,11 +77,15 @@ def load(path: str | Path) -> dict:
 
 
 def latest(folder: Path) -> dict | None:
-    """The newest readable checkpoint of a run's folder, or None; a damaged one is passed over with a warning."""
+    """The newest readable checkpoint of a run's folder, or None; a damaged one, or another run's, is passed over
+    with a warning."""
     for name in NAMES:
         if (folder / name).exists():
             try:
-                return load(folder / name)
+                state = load(folder / name)
+                if state.get("fingerprint", folder.name) != folder.name:
+                    raise ValueError(f"{folder / name} is of the run {state['fingerprint']}, copied here.")
+                return state
             except ValueError as error:
                 warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
     return None
@@ -99,6 +103,8 @@ def locked(folder: Path) -> Iterator[None]:
             holder = file.read().strip() or "another one"
             print(f"process {holder} is on the run in {folder}; waiting for it", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        for unfinished in folder.glob(".*.part"):  # of a process that was killed while it wrote
+            unfinished.unlink()
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -57,6 +57,7 @@ class Recipe:
     network: str = "resnet20"
     width: int = 0  # channels of the first stage, 0: the network's own
     blocks: tuple[int, ...] = ()  # blocks per stage, (): the network's own
+    head: int = 0  # channels after each upsampling of a pose network, 0: four times the width
     stem: str = ""  # imagenet | half | full, "": the network's own
     weight_binarizer: str | None = "mlp"
     activation_binarizer: str | None = "approx_sign"
@@ -110,9 +111,9 @@ EXPECTED = {
     "(cocodataset.org; the sample's comes with `dvc pull data.dvc`)",
 }
 AT_LEAST = {
-    "width": 0, "epochs": 1, "evaluate_every": 1, "batch_size": 1, "weight_decay": 0, "momentum": 0, "warmup_epochs": 0,
-    "classifier_learning_rate": 0, "distillation": 0, "seed": 0, "data.train_limit": 0, "data.lighting": 0,
-    "data.workers": 0,
+    "width": 0, "head": 0, "epochs": 1, "evaluate_every": 1, "batch_size": 1, "weight_decay": 0, "momentum": 0,
+    "warmup_epochs": 0, "classifier_learning_rate": 0, "distillation": 0, "seed": 0, "data.train_limit": 0,
+    "data.lighting": 0, "data.workers": 0,
 }  # fmt: skip
 ABOVE_ZERO = ("learning_rate", "pose.sigma_px")
 
@@ -261,6 +262,8 @@ def _check(made: Recipe) -> None:
         raise ValueError(f"recipe key distillation is a share from 0 to 1, got {made.distillation}")
     if bool(made.teacher) != (made.distillation > 0):
         raise ValueError("recipe keys teacher and distillation belong together: give both, or neither ('' and 0)")
+    if made.head and made.experiment != "coco_pose":
+        raise ValueError(f"recipe key head belongs to pose networks, {made.experiment} has none; leave it out")
     if min(made.data.image_size) < 4:
         raise ValueError(f"recipe key data.image_size must be at least 4 px, got {list(made.data.image_size)}")
     if any(count < 1 for count in made.blocks):

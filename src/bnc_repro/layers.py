@@ -11,16 +11,20 @@ the sign: border inputs are 0, as everywhere in this field; bit-packed inference
 
 import copy
 
+import torch
 from torch import Tensor, nn, no_grad
 from torch.nn import functional as F
 
 from . import ops
 from .binarizers import get
+from .learnt import Classifier
 from .straight_through import Binarizer
 
 
 class _BinaryOperands(nn.Module):
     """What both binary layers share: the two binarizers and the binary weight."""
+
+    ready: Tensor | None = None  # b_w of this step, where `binarize_together` made it
 
     def _set_binarizers(self, weight_binarizer, activation_binarizer, standardize: bool) -> None:
         self.standardize = standardize
@@ -37,7 +41,8 @@ class _BinaryOperands(nn.Module):
             return self.weight
         centered = ops.center(self.weight)
         latent = ops.standardize(self.weight) if self.standardize else centered
-        return ops.channel_scale(centered) * self.weight_binarizer(latent)
+        two_valued = self.weight_binarizer(latent) if self.ready is None else self.ready
+        return ops.channel_scale(centered) * two_valued
 
     def latent_weight(self) -> Tensor:
         """What the weight binarizer sees: the centred (or standardised) weight."""
@@ -58,7 +63,8 @@ class BinaryConv2d(_BinaryOperands, nn.Conv2d):
         self._set_binarizers(weight_binarizer, activation_binarizer, standardize)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(self.binary_input(x), self.binary_weight(), self.bias)
+        weight, self.ready = self.binary_weight(), None
+        return self._conv_forward(self.binary_input(x), weight, self.bias)
 
 
 class BinaryLinear(_BinaryOperands, nn.Linear):
@@ -71,7 +77,21 @@ class BinaryLinear(_BinaryOperands, nn.Linear):
         self._set_binarizers(weight_binarizer, activation_binarizer, standardize)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(self.binary_input(x), self.binary_weight(), self.bias)
+        weight, self.ready = self.binary_weight(), None
+        return F.linear(self.binary_input(x), weight, self.bias)
+
+
+def binarize_together(network: nn.Module, inputs: tuple = ()) -> None:
+    """Pass the weights of all layers that share the network's learnt binarizer through it as one tensor, so that one
+    table serves the step. A forward pre-hook; evaluation needs no table and does nothing here."""
+    shared = network.weight_binarizer
+    if not isinstance(shared, Classifier) or not shared.tabulated or not torch.is_grad_enabled():
+        return
+    layers = [m for m in network.modules() if isinstance(m, _BinaryOperands) and m.weight_binarizer is shared]
+    latents = [layer.latent_weight().flatten() for layer in layers]
+    parts = shared(torch.cat(latents)).split([len(latent) for latent in latents])
+    for layer, part in zip(layers, parts, strict=True):
+        layer.ready = part.view_as(layer.weight)
 
 
 def own_binarizers(network: nn.Module) -> None:

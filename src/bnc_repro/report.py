@@ -153,6 +153,26 @@ def parts(rows: list[dict], metrics: list[str]) -> pd.DataFrame:
     return _plain(pd.DataFrame(made).rename_axis("arm"), 3)
 
 
+def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame:
+    """One line per arm: runs, mean and deviation of the headline, runs that collapsed (diverged, or within 10 points
+    of `chance`), runs that end with a negative slope at 0, the mean share of weights with a gradient, and the
+    difference to `reference` paired by seed with its 95 % interval."""
+    values, lines = by_arm(rows), []
+    for arm, seeds in values.items():
+        own = [row for row in rows if row["arm"] == arm]
+        slopes = [row["metrics"]["slope_at_0"] for row in own if "slope_at_0" in row["metrics"]]
+        made = statistics.estimate(list(seeds.values()))
+        against = statistics.paired(seeds, values[reference]) if arm != reference else None
+        lines.append({
+            "arm": arm, "runs": len(own), "mean (%)": made.mean, "sd": made.deviation,
+            "collapsed": len(own) - sum(value > chance + 10 for value in seeds.values()),
+            "reversed": sum(slope <= 0 for slope in slopes) if slopes else "",
+            "open": np.mean([row["metrics"]["open_share"] for row in own if slopes]) if slopes else "",
+            f"minus {reference}": f"{against.mean:+.2f} [{against.low:+.2f}, {against.high:+.2f}]" if against else "",
+        })  # fmt: skip
+    return _plain(pd.DataFrame(lines).set_index("arm"), 2)
+
+
 def detectable(rows: list[dict], reference: str) -> pd.DataFrame:
     """For each arm the spread of its paired difference to `reference`, and the smallest difference that would show."""
     values, lines = by_arm(rows), []
@@ -203,7 +223,7 @@ def origins(here: list[list[dict]]) -> pd.DataFrame:
         first = rows[0]
         lines.append({"experiment": first["experiment"], "runs": len(rows), "seeds": sorted({r["seed"] for r in rows}),
                       "device": first["device"], "torch": first["versions"]["torch"],
-                      "a row": f"{first['experiment']}/{rows[-1]['fingerprint']}"})  # fmt: skip
+                      "rows": f"runs/{first['profile']}/{first['experiment']}/*/row.json"})  # fmt: skip
     return _plain(pd.DataFrame(lines).set_index("experiment"), 0)
 
 

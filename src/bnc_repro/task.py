@@ -40,7 +40,7 @@ def build_network(networks: dict, recipe: Recipe, channels: int, **outputs: int)
             ("weight_binarizer", recipe.weight_binarizer), ("activation_binarizer", recipe.activation_binarizer)
         )
     }  # fmt: skip
-    sizes = {"width": recipe.width, "blocks": recipe.blocks, "stem": recipe.stem}
+    sizes = {"width": recipe.width, "blocks": recipe.blocks, "stem": recipe.stem, "head": recipe.head}
     torch.manual_seed(stream(recipe.seed, "network"))
     network = networks[recipe.network](
         channels=channels, standardize=recipe.standardize, **outputs, **binarizers,

@@ -1,0 +1,162 @@
+"""`binarize`: any torch model made binary in place, with a report of what became binary and what did not.
+
+Convolutions and linear layers change their class and keep their parameters, so a checkpoint of the float model
+loads strictly. The first and the last of them stay float, as everywhere in this field. ReLU and ReLU6 become
+Hardtanh, as in BinaryNet (1602.02830): after a ReLU no input is negative, and sign would see a constant.
+Attention calls its projections as functions of their weights, so it stays float.
+"""
+
+import fnmatch
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .binarizers import get
+from .cost import Cost, cost
+from .layers import BinaryConv2d, BinaryLinear, binarize_together
+from .learnt import Classifier
+
+BINARY = {nn.Conv2d: BinaryConv2d, nn.Linear: BinaryLinear}
+ONE_SIDED = (nn.ReLU, nn.ReLU6)
+
+
+@dataclass
+class Report:
+    """What `binarize` did. `proved` names the layers that were called with two-valued weights and inputs in a forward
+    pass, `constant` those of them whose input had one value only (their inputs carry nothing)."""
+
+    binary: list[str]
+    kept: dict[str, str]  # layer -> why it stays float
+    replaced: dict[str, str]  # activation -> what it became
+    proved: list[str] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
+    before: Cost | None = None
+    after: Cost | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.binary)} layers became binary, {len(self.kept)} stay float:"]
+        lines += [f"  {name}: {why}" for name, why in self.kept.items()]
+        lines.append(f"{len(self.replaced)} one-sided activations became Hardtanh.")
+        if self.before is None:
+            lines.append("Nothing was run: give input_size=(C, H, W) to see every layer at work, and its cost.")
+            return "\n".join(lines)
+        lines.append(f"{len(self.proved)} of {len(self.binary)} were seen called with two-valued weights and inputs.")
+        if self.constant:
+            lines.append(f"One value only enters {', '.join(self.constant)}: a one-sided function stands before.")
+        for name, old, new in (
+            ("bits", self.before.bits, self.after.bits), ("OPs", self.before.ops, self.after.ops),
+        ):  # fmt: skip
+            lines.append(f"{name}: {old:.3g} before, {new:.3g} after ({old / new:.1f} times less)")
+        return "\n".join(lines)
+
+
+def binarize(
+    model: nn.Module, *, weight_binarizer="mlp", activation_binarizer="approx_sign", keep_float: tuple[str, ...] = (),
+    keep_ends: bool = True, preset: str = "fixed", standardize: bool = False, replace_relu: bool = True,
+    input_size: tuple[int, ...] | None = None,
+) -> Report:  # fmt: skip
+    """Make the convolutions and linear layers of `model` binary, in place.
+
+    weight_binarizer, activation_binarizer: names, instances or None (that operand stays float); one of each is
+    shared by all layers and held by the model, so give its parameters to the optimizer. keep_float: names of
+    layers, or patterns such as "encoder.*", that stay float; keep_ends: the first and the last one too.
+    input_size: (C, H, W) of one input; with it a forward pass proves each binary layer and costs are counted.
+    Raises ValueError for a pattern that matches no layer, and for a model without a layer to make binary.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, tuple(BINARY))}
+    kept = reasons(model, layers, keep_float, keep_ends)
+    chosen = {name: layer for name, layer in layers.items() if name not in kept}
+    if not chosen:
+        raise ValueError("no layer is left to make binary: the model has none, or keep_float names them all")
+    before = cost(model, input_size)[-1] if input_size else None
+    shared = {
+        "weight_binarizer": get(weight_binarizer, preset=preset),
+        "activation_binarizer": get(activation_binarizer, preset=preset),
+    }
+    for name, binarizer in shared.items():
+        if binarizer is not None:
+            model.add_module(name, binarizer)
+    if isinstance(shared["weight_binarizer"], Classifier):
+        model.register_forward_pre_hook(binarize_together)
+    for layer in chosen.values():
+        layer.__class__ = next(binary for plain, binary in BINARY.items() if isinstance(layer, plain))
+        layer._set_binarizers(**shared, standardize=standardize)
+    report = Report(list(chosen), kept, _two_sided(model) if replace_relu else {})
+    if input_size:
+        report.before, report.after = before, cost(model, input_size)[-1]
+        report.proved, report.constant = prove(model, chosen, torch.randn(2, *input_size))
+    return report
+
+
+def reasons(model: nn.Module, layers: dict[str, nn.Module], patterns: tuple[str, ...], ends: bool) -> dict[str, str]:
+    """The layers that stay float, each with its reason."""
+    kept = {}
+    for pattern in patterns:
+        found = fnmatch.filter(layers, pattern)
+        if not found:
+            raise ValueError(f"keep_float {pattern!r} matches no layer; there are {', '.join(layers)}")
+        kept |= dict.fromkeys(found, f"kept by {pattern!r}")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            kept[name + ".out_proj"] = "attention uses its weights as a function's argument"
+            kept[name + ".in_proj_weight"] = "attention uses its weights as a function's argument"
+        elif isinstance(module, (nn.Conv1d, nn.Conv3d, nn.modules.conv._ConvTransposeNd)):
+            kept[name] = f"there is no binary {type(module).__name__}"
+    own = [name for name in layers if name not in kept or kept[name].startswith("kept by")]
+    if ends and own:
+        kept |= {own[0]: "the first layer", own[-1]: "the last layer"}
+    return kept
+
+
+def _two_sided(model: nn.Module) -> dict[str, str]:
+    replaced = {}
+    for path, parent in list(model.named_modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, ONE_SIDED):
+                setattr(parent, name, nn.Hardtanh())
+                replaced[f"{path}.{name}".lstrip(".")] = "Hardtanh"
+    return replaced
+
+
+class _Operands(TorchFunctionMode):
+    """Notes with what convolutions and linear functions are really called inside the layer named `inside`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside: str | None = None
+        self.seen: dict[str, tuple[int, int]] = {}  # layer -> values of the input, values per channel of the weight
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.conv2d, nn.functional.linear) and self.inside:
+            with torch._C.DisableTorchFunctionSubclass():
+                x, weight = args[0].detach(), args[1].detach()
+                values = max(len(channel.unique()) for channel in weight)
+                self.seen[self.inside] = (len(x.unique()), values)
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def prove(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> tuple[list[str], list[str]]:
+    """Of `layers`, those called with at most two values per output channel of the weight and two of the input
+    (an operand that was left float is not asked), and those whose input had a single value."""
+    operands, handles, training = _Operands(), [], model.training
+
+    def enter(name: str) -> None:
+        operands.inside = name
+
+    for name, layer in layers.items():
+        handles.append(layer.register_forward_pre_hook(lambda *_, name=name: enter(name)))
+        handles.append(layer.register_forward_hook(lambda *_: enter("")))
+    with operands:
+        model.eval()(x.to(next(model.parameters()).device))
+    model.train(training)
+    for handle in handles:
+        handle.remove()
+    fine = [
+        name for name, (inputs, weights) in operands.seen.items()
+        if (weights <= 2 or layers[name].weight_binarizer is None)
+        and (inputs <= 2 or layers[name].activation_binarizer is None)
+    ]  # fmt: skip
+    return fine, [name for name, (inputs, _) in operands.seen.items() if inputs == 1]

@@ -1,0 +1,91 @@
+"""What a network costs at one input size: bits of its weights, binary and float operations.
+
+A multiply-accumulate counts once. BOPs are those of layers whose weights and inputs are both two-valued; FLOPs
+are all others, in layers and in functions such as attention. OPs = FLOPs + BOPs / 64, as Bi-Real Net (1808.00278)
+counts: a 64-bit word takes 64 binary products at a time. Batch normalisation, activations, pooling and scales are
+not counted, as in that paper. Operations are seen by torch's own flop counter in one forward pass.
+Bits: 1 for a binary weight, 32 for every other parameter, scales (one per output channel) included.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .layers import BinaryConv2d, BinaryLinear
+
+WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+BITS = 32
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one layer, or of a whole network: `layer` names it."""
+
+    layer: str
+    kind: str
+    parameters: int
+    bits: int
+    bops: int
+    flops: int
+
+    @property
+    def ops(self) -> float:
+        """FLOPs + BOPs / 64."""
+        return self.flops + self.bops / 64
+
+
+def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
+    """The costs of each layer with weights, of `the rest`, and last of the `total`, for one input (C, H, W).
+
+    The network is left as it was. Raises ValueError if an input of this size does not pass through it.
+    """
+    device = next(network.parameters()).device
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, WEIGHTED)}
+    training = network.training
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.no_grad(), counter:
+            network.eval()(torch.zeros(1, *input_size, device=device))
+    except RuntimeError as error:
+        raise ValueError(f"an input of size {tuple(input_size)} does not pass through the network: {error}") from error
+    finally:
+        network.train(training)
+    counted = counter.get_flop_counts()
+    top = type(network).__name__
+    found = []
+    for name, layer in layers.items():
+        products = sum(counted.get(f"{top}.{name}" if name else top, {}).values()) // 2
+        operations = (products, 0) if is_binary(layer) else (0, products)
+        weights = layer.weight.numel() if has_binary_weight(layer) else 0
+        parameters = sum(p.numel() for p in layer.parameters(recurse=False))
+        bits = weights + BITS * (parameters - weights + (layer.weight.shape[0] if weights else 0))
+        found.append(Cost(name, type(layer).__name__, parameters, bits, *operations))
+    products = sum(counted["Global"].values()) // 2 - sum(layer.bops + layer.flops for layer in found)
+    parameters = sum(p.numel() for p in network.parameters()) - sum(layer.parameters for layer in found)
+    found.append(Cost("the rest", "norms, activations, functions", parameters, BITS * parameters, 0, products))
+    sums = (sum(getattr(layer, key) for layer in found) for key in ("parameters", "bits", "bops", "flops"))
+    return [*found, Cost("total", type(network).__name__, *sums)]
+
+
+def has_binary_weight(layer: nn.Module) -> bool:
+    """Whether two values per output channel multiply this layer's input."""
+    return isinstance(layer, (BinaryConv2d, BinaryLinear)) and layer.weight_binarizer is not None
+
+
+def is_binary(layer: nn.Module) -> bool:
+    """Whether both operands of this layer are two-valued."""
+    return has_binary_weight(layer) and layer.activation_binarizer is not None
+
+
+def table(costs: list[Cost]) -> str:
+    """A line per layer with its bits, BOPs, FLOPs and OPs."""
+    lines = [("layer", "kind", "parameters", "bits", "BOPs", "FLOPs", "OPs")]
+    lines += [
+        (c.layer, c.kind, f"{c.parameters:,}", f"{c.bits:,}", f"{c.bops:,}", f"{c.flops:,}", f"{c.ops:,.0f}")
+        for c in costs
+    ]  # fmt: skip
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    form = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
+    return "\n".join(form.format(*line) for line in lines)

@@ -1,0 +1,159 @@
+"""`binarize` on torchvision's families, and what a network costs."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from bnc_repro.classifiers import CLASSIFIERS
+from bnc_repro.convert import binarize, prove
+from bnc_repro.cost import cost, table
+from bnc_repro.layers import BinaryConv2d, BinaryLinear
+
+SIZE = (3, 64, 64)
+FAMILIES = {
+    "resnet18": {}, "mobilenet_v2": {}, "vgg11": {}, "convnext_tiny": {}, "regnet_y_400mf": {},
+    "vit_b_16": {"image_size": 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_torchvision_families_become_binary(name):
+    """Finite outputs, each binary layer proved, first and last float, float checkpoints in, a step moves weights."""
+    torch.manual_seed(0)
+    options = FAMILIES[name] | {"num_classes": 10}
+    model = torchvision.models.get_model(name, weights=None, **options)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = binarize(model, weight_binarizer="ste", input_size=SIZE)
+    layers = [key for key, module in model.named_modules() if isinstance(module, (BinaryConv2d, BinaryLinear))]
+    assert report.binary == layers
+    assert sorted(report.proved) == sorted(layers)
+    assert report.constant == []
+    assert {"the first layer", "the last layer"} <= set(report.kept.values())
+    assert report.after.bits < report.before.bits / 2 or name == "vit_b_16"
+    assert report.after.ops < report.before.ops
+    assert "were seen called with two-valued" in str(report)
+
+    model.load_state_dict(before)  # strictly
+    for key in before:
+        assert torch.equal(model.state_dict()[key], before[key])
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            nn.init.normal_(parameter.data, std=0.1)  # a head that starts at zero passes no gradient on
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    output = model.train()(torch.randn(2, *SIZE))
+    assert output.isfinite().all()
+    nn.functional.cross_entropy(output, torch.tensor([1, 2])).backward()
+    optimizer.step()
+    for layer in layers:
+        assert not torch.equal(model.get_submodule(layer).weight, before[layer + ".weight"]), layer
+
+
+def small() -> nn.Sequential:
+    """A float network with a ReLU before each convolution but the first."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+
+
+def test_float_checkpoints_and_learnt_binarizers_round_trip():
+    """A float checkpoint loads strictly although the shared classifier is new; the binary one comes back whole."""
+    plain, model = small(), small()
+    binarize(model)
+    model.load_state_dict(plain.state_dict())
+    again = small()
+    binarize(again)
+    again.load_state_dict(model.state_dict())
+    x = torch.randn(2, *SIZE)
+    assert torch.equal(model.eval()(x), again.eval()(x))
+    assert sum("weight_binarizer" in key for key in model.state_dict()) == 2  # one shared mlp
+    x.requires_grad_()
+    model(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.weight_binarizer.parameters())
+
+
+def test_one_sided_inputs_are_replaced_or_reported():
+    """ReLU becomes Hardtanh; if it is kept, the report names the layers whose binary input is a constant."""
+    model = small()
+    assert binarize(model, input_size=SIZE).replaced == {"1": "Hardtanh", "4": "Hardtanh"}
+    model = small()
+    report = binarize(model, replace_relu=False, input_size=SIZE)
+    assert report.constant == ["2", "5"]
+    assert "One value only enters 2, 5" in str(report)
+
+
+def test_layers_can_be_kept_by_name_or_pattern():
+    """keep_float takes names and patterns, names unknown ones, and refuses to leave nothing."""
+    model = small()
+    assert binarize(model, keep_float=("5",)).kept == {
+        "5": "kept by '5'", "0": "the first layer", "8": "the last layer",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"keep_float 'layer\*' matches no layer; there are 0, 2, 5, 8"):
+        binarize(small(), keep_float=("layer*",))
+    with pytest.raises(ValueError, match="no layer is left"):
+        binarize(small(), keep_float=("*",))
+    assert len(binarize(small(), keep_ends=False).binary) == 4
+
+
+def test_proof_does_not_believe_names():
+    """A layer that calls itself binary but multiplies by its float weights is not proved."""
+    model = small()
+    binarize(model)
+    liar = model[2]
+    liar.binary_weight = lambda: liar.weight
+    fine, _ = prove(model, {name: model.get_submodule(name) for name in ("2", "5")}, torch.randn(1, *SIZE))
+    assert fine == ["5"]
+
+
+def test_attention_stays_float_and_says_why():
+    """The projections of torch's attention are arguments of a function: replacing the module would change nothing."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 8))
+    report = binarize(model, input_size=(5, 8))
+    assert report.kept["1.self_attn.out_proj"].startswith("attention uses")
+    assert report.binary == ["1.linear1", "1.linear2"]
+
+
+def test_cost_of_bireal_18_is_the_published_one():
+    """1.63e8 OPs at 224 (Bi-Real Net, table 3), within 1 %, and each term by hand."""
+    network = CLASSIFIERS["bireal18"](num_classes=1000, weight_binarizer="ste", activation_binarizer="approx_sign")
+    costs = {line.layer: line for line in cost(network, (3, 224, 224))}
+    total = costs["total"]
+    assert total.ops == pytest.approx(1.63e8, rel=0.01)
+    assert costs["trunk.stem.0"].flops == 112 * 112 * 64 * 3 * 49
+    assert costs["fc"].flops == 512 * 1000
+    first = costs["trunk.stages.0.0.conv"]
+    assert (first.bops, first.flops) == (56 * 56 * 64 * 64 * 9, 0)
+    assert first.bits == 64 * 64 * 9 + 32 * 64  # a bit a weight, a scale a channel
+    assert total.bops == sum(line.bops for name, line in costs.items() if name != "total")
+    assert total.parameters == sum(parameter.numel() for parameter in network.parameters())
+    twin = cost(CLASSIFIERS["bireal18"](num_classes=1000), (3, 224, 224))[-1]
+    assert twin.bops == 0
+    assert twin.flops == total.flops + total.bops
+    assert twin.bits == 32 * twin.parameters
+    assert table(list(costs.values())).count("\n") == len(costs)
+
+
+def test_cost_leaves_the_network_alone_and_names_a_bad_size():
+    """The mode and the buffers stay; an input that does not fit is named."""
+    network = small().train()
+    state = copy.deepcopy(network.state_dict())
+    cost(network, SIZE)
+    assert network.training
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    with pytest.raises(ValueError, match=r"an input of size \(4, 8, 8\) does not pass"):
+        cost(network, (4, 8, 8))
+
+
+def test_weight_only_binary_layers_count_as_float_operations():
+    """A binary weight alone saves bits, not OPs."""
+    model = small()
+    binarize(model, activation_binarizer=None)
+    line = {c.layer: c for c in cost(model, SIZE)}["2"]
+    assert line.bops == 0
+    assert line.flops == 64 * 64 * 8 * 8 * 9
+    assert line.bits == 8 * 8 * 9 + 32 * 8 + 32 * 8  # weights, bias, scales
