@@ -1,5 +1,6 @@
 """sign, soft functions, the tabulated classifier and its presets, against formulas written here."""
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnc_repro import ops
+from bnc_repro import config, images, ops
 from bnc_repro.binarizers import BINARIZERS, PRESETS, Surrogate, get
 from bnc_repro.classifiers import CLASSIFIERS
 from bnc_repro.layers import BinaryConv2d, BinaryLinear
@@ -555,3 +556,46 @@ def test_two_processes_have_the_gradient_of_the_whole_batch(tmp_path):
     network(torch.randn(8, 6)).square().sum().backward()
     for key, value in torch.load(tmp_path / "grads.pt", weights_only=True).items():
         torch.testing.assert_close(2 * value, network.get_parameter(key).grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The latent weights and the activations that learnt binarizers see in a network after 30 steps of training."""
+    torch.manual_seed(0)
+    binarizers = {"weight_binarizer": Classifier(100), "activation_binarizer": Classifier(100)}
+    with torch.no_grad():
+        for layer in (layer for made in binarizers.values() for layer in made.layers):
+            layer.weight.abs_().mul_(2)
+    network = CLASSIFIERS["resnet20"](
+        num_classes=10, channels=1, stem="half", width=8, blocks=(2, 2), standardize=True, **binarizers
+    )
+    data = images.load(config.recipe("imagenet_resnet", "sample").data, train=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for step in range(30):
+        batch = data.__getitems__(list(range(step * 32, step * 32 + 32)))
+        x = images.normalise(batch["image"], "fashion_mnist")
+        torch.nn.functional.cross_entropy(network(x), batch["label"]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    seen = []
+    handle = network.activation_binarizer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    network(x)
+    handle.remove()
+    layers = [module for module in network.modules() if isinstance(module, BinaryConv2d)]
+    weights = torch.cat([layer.latent_weight().flatten() for layer in layers]).detach()
+    return {"weights": (network.weight_binarizer, weights), "activations": (network.activation_binarizer, seen[-1])}
+
+
+@pytest.mark.parametrize("operand", ["weights", "activations"])
+def test_the_table_is_exact_enough_on_a_trained_network(trained, operand):
+    """With at least 20 % of the elements gated, gradients of x and of all parameters agree to 1e-4 (relative L2)."""
+    binarizer, x = trained[operand]
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    exact = copy.deepcopy(binarizer).double()
+    closed = exact.outputs(x.double().flatten())[0].abs() >= 1
+    assert closed.any(dim=0).double().mean() >= 0.2
+    exact.tabulated = False
+    tabulated = copy.deepcopy(binarizer).double()
+    pairs = zip(gradients(tabulated, x.double(), g), gradients(exact, x.double(), g), strict=True)
+    for ours, wanted in pairs:
+        assert relative(ours, wanted) < 1e-4

@@ -95,6 +95,32 @@ def test_published_rows_are_of_this_code(experiment):
     assert {path.stem for path in folder.glob("*.json")} == wanted
 
 
+def test_published_studies_are_of_this_code():
+    """Rows of the presets study, where there are any, were made by the code, data and recipes of this tree."""
+    section = config.experiment_section("linear_vs_soft", "presets")
+    known = {
+        run.folder_of(config.recipe("linear_vs_soft", "presets", arm, seed=seed)).name
+        for arm in section["arms"] for seed in section["seeds"]
+    }  # fmt: skip
+    assert {path.stem for path in (ROOT / "results" / "presets" / "linear_vs_soft").glob("*.json")} <= known
+
+
+def test_the_reliability_table_counts_collapse_and_reversal():
+    """Runs near chance and diverged ones collapse, a slope of 0 or below is reversed, pairs are taken by seed."""
+    def row(arm, seed, top1, slope=None):
+        state = {} if slope is None else {"slope_at_0": slope, "open_share": 0.5}
+        return {"arm": arm, "seed": seed, "status": "finished" if top1 else "diverged", "headline": "top1",
+                "metrics": {"top1": top1, **state} if top1 else {}}  # fmt: skip
+
+    rows = [row("ste", seed, 80.0 + seed) for seed in range(3)]
+    rows += [row("good", seed, 81.0 + seed, 1.0) for seed in range(3)]
+    rows += [row("bad", 0, 12.0, -0.5), row("bad", 1, 79.0, 0.2), row("bad", 2, None)]
+    table = report.reliability(rows, reference="ste", chance=10)
+    assert table.loc["bad", ["runs", "collapsed", "reversed"]].tolist() == [3, 2, 1]
+    assert table.loc["good", ["runs", "collapsed", "reversed", "open"]].tolist() == [3, 0, 0, "0.50"]
+    assert table.loc["good", "minus ste"] == "+1.00 [+1.00, +1.00]"
+
+
 def test_readme_tables_are_current():
     """The README's tables are what the published rows say."""
     text = (ROOT / "README.md").read_text()
