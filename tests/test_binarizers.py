@@ -564,8 +564,9 @@ def trained():
     torch.manual_seed(0)
     binarizers = {"weight_binarizer": Classifier(100), "activation_binarizer": Classifier(100)}
     with torch.no_grad():
-        for layer in (layer for made in binarizers.values() for layer in made.layers):
-            layer.weight.abs_().mul_(2)
+        for made in binarizers.values():
+            made.layers[0].weight.abs_().mul_(0.5)
+            made.layers[1].weight.abs_()
     network = CLASSIFIERS["resnet20"](
         num_classes=10, channels=1, stem="half", width=8, blocks=(2, 2), standardize=True, **binarizers
     )
@@ -593,7 +594,7 @@ def test_the_table_is_exact_enough_on_a_trained_network(trained, operand):
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     exact = copy.deepcopy(binarizer).double()
     closed = exact.outputs(x.double().flatten())[0].abs() >= 1
-    assert closed.any(dim=0).double().mean() >= 0.2
+    assert 0.2 <= closed.any(dim=0).double().mean() <= 0.9
     exact.tabulated = False
     tabulated = copy.deepcopy(binarizer).double()
     pairs = zip(gradients(tabulated, x.double(), g), gradients(exact, x.double(), g), strict=True)

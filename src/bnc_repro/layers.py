@@ -20,6 +20,8 @@ from .binarizers import get
 from .learnt import Classifier
 from .straight_through import Binarizer
 
+TOGETHER = 2_000_000
+
 
 class _BinaryOperands(nn.Module):
     """What both binary layers share: the two binarizers and the binary weight."""
@@ -82,16 +84,25 @@ class BinaryLinear(_BinaryOperands, nn.Linear):
 
 
 def binarize_together(network: nn.Module, inputs: tuple = ()) -> None:
-    """Pass the weights of all layers that share the network's learnt binarizer through it as one tensor, so that one
-    table serves the step. A forward pre-hook; evaluation needs no table and does nothing here."""
+    """Pass the weights of all layers that share the network's learnt binarizer through it together, so that few tables
+    serve the step: in groups of up to TOGETHER weights, as larger tensors are costly to allocate. A forward pre-hook;
+    evaluation needs no table and does nothing here."""
     shared = network.weight_binarizer
     if not isinstance(shared, Classifier) or not shared.tabulated or not torch.is_grad_enabled():
         return
     layers = [m for m in network.modules() if isinstance(m, _BinaryOperands) and m.weight_binarizer is shared]
-    latents = [layer.latent_weight().flatten() for layer in layers]
-    parts = shared(torch.cat(latents)).split([len(latent) for latent in latents])
-    for layer, part in zip(layers, parts, strict=True):
-        layer.ready = part.view_as(layer.weight)
+    groups, free = [], 0
+    for layer in layers:
+        if layer.weight.numel() > free:
+            groups.append([])
+            free = TOGETHER
+        groups[-1].append(layer)
+        free -= layer.weight.numel()
+    for group in groups:
+        latents = [layer.latent_weight().flatten() for layer in group]
+        parts = shared(torch.cat(latents)).split([len(latent) for latent in latents])
+        for layer, part in zip(group, parts, strict=True):
+            layer.ready = part.view_as(layer.weight)
 
 
 def own_binarizers(network: nn.Module) -> None:

@@ -16,7 +16,7 @@ from .ops import sign
 from .straight_through import Binarizer, real
 from .tables import TabulatedSign, nodes
 
-NODES = 513
+NODES = 2049
 CHUNK = 65_536
 
 

@@ -16,11 +16,15 @@ MARKS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
 
 def publish() -> list[Path]:
-    """Copy each profile's current rows to results/, in place of older rows of the same recipe; then the pages."""
+    """Copy each profile's current rows to results/, in place of older rows of the same recipe; then the pages.
+
+    Rows of recipes that the profile no longer has leave results/ (git keeps them) once the new ones are there.
+    """
     root, written = config.project_root(), []
     for profile in config.PROFILES:
         for experiment in config.experiments(profile):
             section = config.experiment_section(experiment, profile)
+            before = len(written)
             for arm in section["arms"]:
                 for seed in section["seeds"]:
                     recipe = config.recipe(experiment, profile, arm, seed=seed)
@@ -29,6 +33,10 @@ def publish() -> list[Path]:
                     source = folder_of(recipe) / "row.json"
                     if source.is_file():
                         written.append(_publish_row(source, root / "results" / profile / experiment, recipe))
+            if len(written) - before == len(section["arms"]) * len(section["seeds"]):
+                for path in (root / "results" / profile / experiment).glob("*.json"):
+                    if path not in written:
+                        path.unlink()
     return [*written, *write_pages(root)]
 
 

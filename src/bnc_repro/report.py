@@ -167,7 +167,7 @@ def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame
             "arm": arm, "runs": len(own), "mean (%)": made.mean, "sd": made.deviation,
             "collapsed": len(own) - sum(value > chance + 10 for value in seeds.values()),
             "reversed": sum(slope <= 0 for slope in slopes) if slopes else "",
-            "open": np.mean([row["metrics"]["open_share"] for row in own if slopes]) if slopes else "",
+            "open": np.mean([row["metrics"]["open_share"] for row in own if row["metrics"]]) if slopes else "",
             f"minus {reference}": f"{against.mean:+.2f} [{against.low:+.2f}, {against.high:+.2f}]" if against else "",
         })  # fmt: skip
     return _plain(pd.DataFrame(lines).set_index("arm"), 2)
