@@ -77,6 +77,12 @@ def save_metrics(rows: list[dict], profile: str) -> None:
         csv.writer(file).writerows([("arm", "seed", "epoch", headline), *lines])
 
 
+def stored(profile: str, experiment: str) -> list[dict]:
+    """All rows in results/, whatever params.yaml says today, by title and seed."""
+    paths = (config.project_root() / "results" / profile / experiment).glob("*.json")
+    return sorted((json.loads(path.read_text()) for path in paths), key=lambda row: (row["title"], row["seed"]))
+
+
 def published(profile: str, experiment: str) -> list[dict]:
     """The rows in results/, each with the arm of the profile's params.yaml it belongs to (others are left out)."""
     section = config.experiment_section(experiment, profile)
@@ -85,8 +91,7 @@ def published(profile: str, experiment: str) -> list[dict]:
         for seed in section["seeds"]:
             arms[json.dumps(config.identity(config.recipe(experiment, profile, arm, seed=seed)))] = arm
     rows = []
-    for path in sorted((config.project_root() / "results" / profile / experiment).glob("*.json")):
-        row = json.loads(path.read_text())
+    for row in stored(profile, experiment):
         arm = arms.get(json.dumps(config.identity(config.make(**row["recipe"]))))
         rows += [{"arm": arm} | row] if arm else []
     order = list(section["arms"])
