@@ -436,6 +436,19 @@ def test_every_binarizer_is_two_valued(name):
     assert y[0, 0] == (1 if name != "siman" else -1)
 
 
+@pytest.mark.parametrize("kind", ["normal", "skewed", "few values", "sorted", "sample that misleads"])
+def test_median_of_many_is_the_median(kind):
+    """The sampled search finds torch's own (lower) median, also where the sample says nothing about it."""
+    x = torch.randn(200_001, generator=torch.Generator().manual_seed(0))
+    x = {
+        "normal": x, "skewed": x.exp().square(), "few values": x.round(), "sorted": x.sort().values,
+        "sample that misleads": torch.where(torch.arange(len(x)) % 20 == 0, x + 9, x),
+    }[kind]  # fmt: skip
+    assert torch.equal(ops.median(x), x.median())
+    image = x[: 4 * 50_000].view(4, 10, 100, 50).to(memory_format=torch.channels_last)
+    assert torch.equal(ops.median(image), image.contiguous().median())
+
+
 def test_progress_reaches_every_binarizer():
     """set_progress sets all binarizers of a network and refuses what is not 0..1."""
     network = torch.nn.Sequential(get("ede"), torch.nn.Sequential(get("mlp")))

@@ -20,13 +20,11 @@ from .binarizers import get
 from .learnt import Classifier
 from .straight_through import Binarizer
 
-TOGETHER = 2_000_000
-
 
 class _BinaryOperands(nn.Module):
     """What both binary layers share: the two binarizers and the binary weight."""
 
-    ready: Tensor | None = None  # b_w of this step, where `binarize_together` made it
+    ready: Tensor | None = None  # this step's binary weight, where `binarize_together` made it
 
     def _set_binarizers(self, weight_binarizer, activation_binarizer, standardize: bool) -> None:
         self.standardize = standardize
@@ -39,16 +37,23 @@ class _BinaryOperands(nn.Module):
 
     def binary_weight(self) -> Tensor:
         """alpha b_w(w_c), two values per output channel; the plain weight if it stays float."""
+        if self.ready is not None:
+            weight, self.ready = self.ready, None
+            return weight
         if self.weight_binarizer is None:
             return self.weight
+        latent, scale = self.latent_and_scale()
+        return scale * self.weight_binarizer(latent)
+
+    def latent_and_scale(self) -> tuple[Tensor, Tensor]:
+        """`latent_weight`, and alpha (O, 1, ...)."""
         centered = ops.center(self.weight)
         latent = ops.standardize(self.weight) if self.standardize else centered
-        two_valued = self.weight_binarizer(latent) if self.ready is None else self.ready
-        return ops.channel_scale(centered) * two_valued
+        return latent, ops.channel_scale(centered)
 
     def latent_weight(self) -> Tensor:
         """What the weight binarizer sees: the centred (or standardised) weight."""
-        return ops.standardize(self.weight) if self.standardize else ops.center(self.weight)
+        return self.latent_and_scale()[0]
 
     def binary_input(self, x: Tensor) -> Tensor:
         """b_a(x), or x if it stays float."""
@@ -65,8 +70,7 @@ class BinaryConv2d(_BinaryOperands, nn.Conv2d):
         self._set_binarizers(weight_binarizer, activation_binarizer, standardize)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, self.ready = self.binary_weight(), None
-        return self._conv_forward(self.binary_input(x), weight, self.bias)
+        return self._conv_forward(self.binary_input(x), self.binary_weight(), self.bias)
 
 
 class BinaryLinear(_BinaryOperands, nn.Linear):
@@ -79,30 +83,20 @@ class BinaryLinear(_BinaryOperands, nn.Linear):
         self._set_binarizers(weight_binarizer, activation_binarizer, standardize)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, self.ready = self.binary_weight(), None
-        return F.linear(self.binary_input(x), weight, self.bias)
+        return F.linear(self.binary_input(x), self.binary_weight(), self.bias)
 
 
 def binarize_together(network: nn.Module, inputs: tuple = ()) -> None:
-    """Pass the weights of all layers that share the network's learnt binarizer through it together, so that few tables
-    serve the step: in groups of up to TOGETHER weights, as larger tensors are costly to allocate. A forward pre-hook;
-    evaluation needs no table and does nothing here."""
+    """Pass the weights of all layers that share the network's learnt binarizer through it together, so that one table
+    serves the step. A forward pre-hook; evaluation needs no table and each layer looks after itself."""
     shared = network.weight_binarizer
-    if not isinstance(shared, Classifier) or not shared.tabulated or not torch.is_grad_enabled():
-        return
     layers = [m for m in network.modules() if isinstance(m, _BinaryOperands) and m.weight_binarizer is shared]
-    groups, free = [], 0
     for layer in layers:
-        if layer.weight.numel() > free:
-            groups.append([])
-            free = TOGETHER
-        groups[-1].append(layer)
-        free -= layer.weight.numel()
-    for group in groups:
-        latents = [layer.latent_weight().flatten() for layer in group]
-        parts = shared(torch.cat(latents)).split([len(latent) for latent in latents])
-        for layer, part in zip(group, parts, strict=True):
-            layer.ready = part.view_as(layer.weight)
+        layer.ready = None  # of a forward that did not reach it
+    if layers and isinstance(shared, Classifier) and shared.tabulated and torch.is_grad_enabled():
+        latents, scales = zip(*(layer.latent_and_scale() for layer in layers), strict=True)
+        for layer, two_valued, scale in zip(layers, shared.together(*latents), scales, strict=True):
+            layer.ready = scale * two_valued
 
 
 def own_binarizers(network: nn.Module) -> None:

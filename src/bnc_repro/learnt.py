@@ -123,21 +123,27 @@ class Classifier(Binarizer):
         return (scale * (slopes * (parts.abs() < 1) if self.gated else slopes).sum(0)).view_as(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype, x = real(x).dtype, x.to(self.layers[0].weight.dtype)  # autocast hands over half precision
-        with torch.autocast(x.device.type, enabled=False):
-            return (self._tabulated(x) if self.tabulated else self._exact(x)).to(dtype)
+        return self.together(x)[0]
 
-    def _tabulated(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return self.hard(x)
-        straight = len(self.layers) == 1 and self.rule_name != "expected"
-        grid = nodes(x, 3 if straight else NODES)  # two cells hold a linear function exactly
+    def together(self, *xs: Tensor) -> tuple[Tensor, ...]:
+        """The same for several tensors, through one table."""
+        at = self.layers[0].weight.dtype
+        cast = [real(x).to(at) for x in xs]  # autocast hands over half precision
+        with torch.autocast(cast[0].device.type, enabled=False):
+            if not self.tabulated:
+                made = map(self._exact, cast)
+            else:
+                made = self._tabulated(*cast) if torch.is_grad_enabled() else map(self.hard, cast)
+            return tuple(b.to(x.dtype) for b, x in zip(made, xs, strict=True))
+
+    def _tabulated(self, *xs: Tensor) -> tuple[Tensor, ...]:
+        grid = nodes(xs, NODES)
         f, slopes, scale = self.outputs(grid[len(grid) // 2 :])  # odd units, no biases: F is odd, F' even
         parts, slopes = self.combine(f, slopes)
         parts, slopes = torch.cat([-parts.flip(1)[:, :-1], parts], 1), torch.cat([slopes.flip(1)[:, :-1], slopes], 1)
         apart = (f[1] - f[0]).detach()
         margin = torch.cat([-apart.flip(0)[:-1], apart]) if self.argmax else None
-        return TabulatedSign.apply(x, grid, parts, slopes, scale, self.gated, margin)
+        return TabulatedSign.apply(grid, parts, slopes, scale, self.gated, margin, *xs)
 
     def _exact(self, x: Tensor) -> Tensor:
         soft = torch.cat([checkpoint(self.soft, part, use_reentrant=False) for part in x.flatten().split(CHUNK)])
@@ -170,29 +176,24 @@ class DSQ(Binarizer):
 
     def soft(self, x: Tensor) -> Tensor:
         """F(x), the function the backward pass goes straight through; any shape."""
-        a = self.sharpness.clamp(1e-3, 0.5)
-        return torch.tanh(x.clamp(-1, 1) * (2 / a - 1).log() / 2) / (1 - a)
+        _, s, k = self.constants(self.sharpness)
+        return s * torch.tanh(x.clamp(-1, 1) * k)
 
     def derivative(self, x: Tensor) -> Tensor:
-        return _DSQSign.factors(x, self.sharpness.detach())[0]
+        _, s, k = self.constants(self.sharpness.detach())
+        return (1 - torch.tanh(x * k).square()) * (k * s) * (x.abs() <= 1)
+
+    @staticmethod
+    def constants(sharpness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """a within its range, s and k."""
+        a = sharpness.clamp(1e-3, 0.5)
+        return a, 1 / (1 - a), (2 / a - 1).log() / 2
 
     def forward(self, x: Tensor) -> Tensor:
         return _DSQSign.apply(real(x), self.sharpness)
 
 
 class _DSQSign(torch.autograd.Function):
-    @staticmethod
-    def factors(x: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-        """dF/dx and dF/da, each of the shape of x."""
-        a = sharpness.clamp(1e-3, 0.5)
-        s, k = 1 / (1 - a), (2 / a - 1).log() / 2
-        inside = (x.abs() <= 1).to(x.dtype)
-        t = torch.tanh(x.clamp(-1, 1) * k)
-        bend = s * (1 - t.square())
-        slope_of_k = -1 / (a * (2 - a))
-        moves = (sharpness == a).to(x.dtype)  # at the ends of its range a gets no gradient
-        return bend * k * inside, (s.square() * t + bend * x.clamp(-1, 1) * slope_of_k) * moves
-
     @staticmethod
     def forward(ctx, x: Tensor, sharpness: Tensor) -> Tensor:
         ctx.save_for_backward(x, sharpness)
@@ -201,5 +202,12 @@ class _DSQSign(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
-        dx, da = _DSQSign.factors(*ctx.saved_tensors)
-        return grad * dx, (grad * da).sum()
+        x, sharpness = ctx.saved_tensors
+        a, s, k = DSQ.constants(sharpness)
+        inner = x.clamp(-1, 1)
+        t = torch.tanh(inner * k)
+        along = t.square().mul_(-s).add_(s).mul_(grad)  # g dF/d(k x) for abs(x) <= 1
+        beyond = inner != x
+        # dF/da = s^2 t + s (1 - t^2) x dk/da; at the ends of its range a gets no gradient
+        of_a = s.square() * t.mul_(grad).sum() - inner.mul_(along).sum() / (a * (2 - a))
+        return along.masked_fill_(beyond, 0).mul_(k), of_a * (sharpness == a)

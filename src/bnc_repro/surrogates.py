@@ -183,7 +183,7 @@ def biper(x: Tensor, progress: float = 1.0, *, frequency: float = 20.0) -> Tenso
 def siman(x: Tensor, progress: float = 1.0) -> Tensor:
     """SiMaN: large weights against small ones, sign-to-magnitude.
 
-    forward: +1 where x^2 is above its median over the tensor, else -1.
+    forward: +1 where x^2 is above its median over the tensor, else -1; computed on abs(x), in the same order.
     gradient: d = 2 x, the identity on x^2.
     domain: W
     source: SiMaN (2102.07981)
@@ -277,8 +277,8 @@ def adaste(g: Tensor, x: Tensor, progress: float = 1.0) -> Tensor:
 
 
 def _above_median(x: Tensor, progress: float) -> Tensor:
-    square = x.square()
-    return (square > square.median()).to(x.dtype).mul_(2).sub_(1).add_(x.clamp(-1, 1), alpha=0)  # NaN stays
+    size = x.abs()
+    return (size > ops.median(size)).to(x.dtype).mul_(2).sub_(1).add_(x.clamp(-1, 1), alpha=0)  # NaN stays
 
 
 def _steepening(x: Tensor, progress: float) -> Tensor:

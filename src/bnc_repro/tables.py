@@ -5,7 +5,7 @@ nodes once a step; every element interpolates between its two nodes and is gated
 (a table of the gated sum is wrong near each closing gate). The outputs at the nodes are an autograd input, so
 gradients of the classifier's parameters flow through the table, under accumulation and DDP as everywhere.
 Ours; the released code evaluates the classifier element by element.
-Legend: M nodes, P pieces of the M - 1 cells between them, ... any shape of x (n elements), R outputs (1 or 2).
+Legend: M nodes, P pieces of the M - 1 cells between them, ... any shape of x, R outputs (1 or 2).
 """
 
 import torch
@@ -13,28 +13,49 @@ from torch import Tensor, nn
 
 from .ops import sign
 
-PART = 131_072
+PART = 262_144
 
 
-def nodes(x: Tensor, count: int) -> Tensor:
-    """Evenly spaced nodes (M,) over [-r, r], r = the largest abs(x) of this call: no element lies outside."""
-    low, high = torch.aminmax(x.detach())
-    radius = torch.maximum(-low, high).clamp(min=1e-6)
-    return torch.linspace(-1, 1, count, dtype=x.dtype, device=x.device) * radius
+def nodes(xs: tuple[Tensor, ...], count: int) -> Tensor:
+    """Evenly spaced nodes (M,) over [-r, r]; r lies a hair beyond the largest abs(x) of this call, so that no element
+    is rounded to a place outside. NaN everywhere if an x holds one."""
+    ends = torch.stack([torch.stack(torch.aminmax(x.detach().permute(_order(x)))) for x in xs])
+    radius = ends.abs().amax().clamp(min=1e-6) * (1 + 1e-5)
+    return torch.linspace(-1, 1, count, dtype=radius.dtype, device=radius.device) * radius
 
 
-def _cells(x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Each element's left node, a whole number kept as float, and its position 0..1 within the cell; both (n,).
-    NaN stands at node 0, with a position that is NaN."""
-    per_unit = (grid.numel() - 1) / (grid[-1] - grid[0])
-    place = (x - grid[0]).mul_(per_unit)
-    left = place.floor().clamp_(0, grid.numel() - 2).nan_to_num_(0)
-    return left, place.sub_(left)
+def _order(x: Tensor) -> list[int]:
+    """The axes of x as they lie in memory: to flatten x in this order copies nothing."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return [0, 2, 3, 1]
+    return list(range(x.dim()))
 
 
-def _two(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """table[index] of both columns of a table (P, 2) in one gather, as one complex number is fetched."""
-    return torch.view_as_real(torch.view_as_complex(table).index_select(0, index)).unbind(1)
+class _Room:
+    """What is known of up to `size` elements and a grid, in memory that each part uses again: to allocate it every time
+    costs as much as to fill it."""
+
+    def __init__(self, grid: Tensor, size: int) -> None:
+        self.place, self.pair = grid.new_empty(size), grid.new_empty(size, 2)
+        self.whole = grid.new_empty(size, dtype=torch.int32)
+        self.cell = grid.new_empty(size, dtype=torch.int64)
+        self.count = len(grid) - 1
+        self.per_unit = self.count / (grid[-1] - grid[0])
+
+    def cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Each element's cell, 0..M-2, and its position 0..1 within; both of the shape of x (rows, n). NaN stands in
+        some cell, with a position that is NaN."""
+        size = x.numel()
+        place = torch.mul(x, self.per_unit, out=self.place[:size].view(x.shape)).add_(self.count / 2)
+        whole = self.whole[:size].view(x.shape).copy_(place).clamp_(0, self.count - 1)
+        return self.cell[:size].view(x.shape).copy_(whole), place.frac_()
+
+    def two(self, table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """table[index] of both columns of a table (P, 2), index (rows, n): one gather, as one complex number is
+        fetched, by a thread per row. Overwritten by the next call."""
+        pair = torch.view_as_complex(self.pair[: index.numel()]).view(index.shape)
+        torch.gather(torch.view_as_complex(table).expand(len(index), -1), 1, index, out=pair)
+        return torch.view_as_real(pair).unbind(-1)
 
 
 def _cuts(outputs: Tensor) -> Tensor:
@@ -51,34 +72,33 @@ def _cuts(outputs: Tensor) -> Tensor:
 class TabulatedSign(torch.autograd.Function):
     """forward: sign(x), or +1 where margin(x) >= 0 and -1 elsewhere. backward: straight-through on F.
 
-    F(x) = scale sum_j h(f_j(x)), h = hardtanh if gated, else the identity. x (...), grid (M,), outputs (R, M)
-    and scale () with gradient, slopes (R, M) without; margin (M,) decides the forward, None: sign(x) does.
-    dL/dx = g scale sum_j gate_j f_j'(x); dL/doutputs is
-    g scale gate_j shared between the two nodes beside each element; dL/dscale = sum g sum_j h(f_j).
+    F(x) = scale sum_j h(f_j(x)), h = hardtanh if gated, else the identity. xs any number of tensors, grid (M,),
+    outputs (R, M) and scale () with gradient, slopes (R, M) without; margin (M,) decides the forward, None: sign(x)
+    does. Returns a tensor for each x. dL/dx = g scale sum_j gate_j f_j'(x); dL/doutputs is g scale gate_j shared
+    between the two nodes beside each element; dL/dscale = sum g sum_j h(f_j).
     Each cell is cut where a gate switches. Within such a piece the gates are constant, so an element needs its
     piece and its share of the cell, and all the rest is done on P pieces instead of n elements.
     """
 
     @staticmethod
-    def forward(ctx, x, grid, outputs, slopes, scale, gated: bool, margin) -> Tensor:
-        ctx.save_for_backward(x, grid, outputs, slopes, scale)
+    def forward(ctx, grid, outputs, slopes, scale, gated: bool, margin, *xs) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(grid, outputs, slopes, scale, *xs)
         ctx.gated = gated
         if margin is None:
-            return sign(x)
-        left, share = _cells(x.flatten(), grid)
-        near, far = _two(torch.stack([margin[:-1], margin[1:]], 1), left.int())
-        return sign(torch.lerp(near, far, share)).view_as(x)
+            return tuple(sign(x) for x in xs)
+        ends = torch.stack([margin[:-1], margin[1:]], 1)
+        return tuple(sign(_between(x, grid, ends)) for x in xs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, grid, outputs, slopes, scale = ctx.saved_tensors
+    def backward(ctx, *grads: Tensor):
+        grid, outputs, slopes, scale, *xs = ctx.saved_tensors
         near, far = outputs[:, None, :-1], outputs[:, None, 1:]  # (R, 1, M-1)
         middle, cuts = torch.full_like(near[0], 0.5), None
         if ctx.gated:
             cuts = _cuts(outputs)
-        may_look = x.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere a look would be a wait
-        if may_look and cuts is not None and (cuts > 1).all():
+        on_cpu = grid.device.type == "cpu" and not torch.compiler.is_compiling()
+        if on_cpu and cuts is not None and (cuts > 1).all():  # elsewhere a look would be a wait
             cuts = None  # no gate switches within the data: each cell is one piece
         if cuts is not None:
             ends = nn.functional.pad(cuts.clamp(max=1).T, (0, 0, 1, 0))
@@ -89,30 +109,49 @@ class TabulatedSign(torch.autograd.Function):
 
         # In a piece the derivative is linear: slope + rise * share.
         slope, rise = ((gate * part[:, None]).sum(0).flatten() * scale for part in (slopes[:, :-1], slopes.diff()))
-        derivative, sums = _by_piece(x, grad, grid, cuts, torch.stack([slope, rise], 1))
-        total, right = sums[:, 0].view_as(middle), sums[:, 1].view_as(middle)  # of g, of g * share
+        threads = torch.get_num_threads() if on_cpu else 1
+        sums = torch.zeros(2 ** (threads.bit_length() - 1), len(slope), dtype=torch.complex(slope, rise).dtype,
+                           device=grid.device)  # fmt: skip
+        lines = torch.stack([slope, rise], 1)
+        longest = max(x.numel() for x in xs)
+        room = _Room(grid, min(PART, longest) if on_cpu else longest)
+        derivatives = [_by_piece(x, g, cuts, lines, sums, room) for x, g in zip(xs, grads, strict=True)]
+        total, right = (part.view_as(middle) for part in torch.view_as_real(sums.sum(0)).unbind(1))  # of g, of g share
 
         to_near, to_far = gate * (total - right), gate * right
         scale_grad = (to_near * near + to_far * far + (1 - gate) * total * value.sign()).sum()
         scattered = torch.zeros_like(outputs)
         scattered[:, :-1] += scale * to_near.sum(1)
         scattered[:, 1:] += scale * to_far.sum(1)
-        return derivative, None, scattered, None, scale_grad, None, None
+        return None, scattered, None, scale_grad, None, None, *derivatives
 
 
-def _by_piece(x: Tensor, grad: Tensor, grid: Tensor, cuts: Tensor | None, lines: Tensor) -> tuple[Tensor, Tensor]:
-    """All that is done element by element. x and grad (...); cuts (M-1, 2) or None; lines (P, 2) slope and rise.
-    Returns g (slope + rise share) of the shape of x, and the sums of g and of g share over each piece (P, 2)."""
-    sums, flat = torch.zeros_like(lines), (x.flatten(), grad.flatten())
-    done = torch.empty_like(flat[0])
-    size = PART if x.device.type == "cpu" else len(done)  # parts that stay in a CPU's cache
-    for x_part, g, out in zip(*(whole.split(size) for whole in (*flat, done)), strict=True):
-        left, share = _cells(x_part, grid)
+def _between(x: Tensor, grid: Tensor, ends: Tensor) -> Tensor:
+    """Interpolated from the values at both ends of each cell (M-1, 2)."""
+    room = _Room(grid, x.numel())
+    cell, share = room.cells(x.reshape(1, -1))
+    return torch.lerp(*room.two(ends, cell), share).view_as(x)
+
+
+def _by_piece(x: Tensor, grad: Tensor, cuts: Tensor | None, lines: Tensor, sums: Tensor, room: _Room) -> Tensor:
+    """All that is done element by element: g (slope + rise share), of the shape of x; adds g and g share, as a complex
+    number, to each piece's sum (T, P), T threads. x and grad (...); cuts (M-1, 2) or None; lines (P, 2) slope and
+    rise. Done in parts of the size of `room`, which fit in a CPU's cache."""
+    order = _order(x)
+    x = x if x.permute(order).is_contiguous() else x.contiguous()
+    done = torch.empty_like(x)
+    flat = [whole.permute(order).flatten() for whole in (x, grad, done)]
+    for part, g, out in zip(*(whole.split(len(room.place)) for whole in flat), strict=True):
+        rows = len(sums) if len(g) % len(sums) == 0 else 1
+        g, out = g.view(rows, -1), out.view(rows, -1)
+        piece, share = room.cells(part.view(rows, -1))
         if cuts is not None:
-            for cut in _two(cuts, left.int()):
-                left.add_(cut.le_(share), alpha=len(cuts))
-        piece = left.int()
-        slope, rise = _two(lines, piece)
+            passed = [cut <= share for cut in room.two(cuts, piece)]
+            for beyond in passed:
+                piece.add_(beyond, alpha=len(cuts))
+        slope, rise = room.two(lines, piece)
         torch.addcmul(slope, rise, share, out=out).mul_(g)
-        torch.view_as_complex(sums).scatter_add_(0, piece.long(), torch.complex(g, share.mul_(g)))
-    return done.view_as(x), sums
+        slope.copy_(g)
+        rise.copy_(share.mul_(g))  # the pair is now g and g share
+        sums[:rows].scatter_add_(1, piece, torch.view_as_complex(room.pair[: g.numel()]).view(g.shape))
+    return done
