@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnc_repro import config, images, ops
+from bnc_repro import config, images, ops, tables
 from bnc_repro.binarizers import BINARIZERS, PRESETS, Surrogate, get
 from bnc_repro.classifiers import CLASSIFIERS
 from bnc_repro.layers import BinaryConv2d, BinaryLinear
@@ -569,6 +569,32 @@ def test_two_processes_have_the_gradient_of_the_whole_batch(tmp_path):
     network(torch.randn(8, 6)).square().sum().backward()
     for key, value in torch.load(tmp_path / "grads.pt", weights_only=True).items():
         torch.testing.assert_close(2 * value, network.get_parameter(key).grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["as made", "channels_last", "transposed", "a slice"])
+def test_tables_take_tensors_of_any_size_and_layout(layout, monkeypatch):
+    """Several tensors through one table, in parts that neither threads nor sizes divide, have the exact gradients."""
+    monkeypatch.setattr(tables, "PART", 50)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 5, 3, 3), (1, 1, 1, 1), (4, 8, 2, 2)]
+    xs = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    gs = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    xs = [
+        {
+            "as made": lambda x: x, "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+            "transposed": lambda x: x.transpose(0, 1).clone().transpose(0, 1),
+            "a slice": lambda x: torch.stack([x, x], -1)[..., 0],
+        }[layout](x).requires_grad_()
+        for x in xs
+    ]  # fmt: skip
+    tabulated = steep(20, factor=1.5)
+    exact = steep(20, factor=1.5, tabulated=False)
+    found, wanted = (
+        torch.autograd.grad(binarizer.together(*xs), [*xs, *binarizer.parameters()], gs)
+        for binarizer in (tabulated, exact)
+    )
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert relative(ours, theirs) < 1e-4
 
 
 @pytest.fixture(scope="module")
