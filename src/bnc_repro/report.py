@@ -160,7 +160,7 @@ def parts(rows: list[dict], metrics: list[str]) -> pd.DataFrame:
 
 def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame:
     """One line per arm: runs, mean and deviation of the headline, runs that collapsed (diverged, or within 10 points
-    of `chance`), runs that end with a negative slope at 0, the mean share of weights with a gradient, and the
+    of `chance`), runs that end with a negative slope at 0, the smallest share of weights with a gradient, and the
     difference to `reference` paired by seed with its 95 % interval."""
     values, lines = by_arm(rows), []
     for arm, seeds in values.items():
@@ -172,7 +172,7 @@ def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame
             "arm": arm, "runs": len(own), "mean (%)": made.mean, "sd": made.deviation,
             "collapsed": len(own) - sum(value > chance + 10 for value in seeds.values()),
             "reversed": sum(slope <= 0 for slope in slopes) if slopes else "",
-            "open": np.mean([row["metrics"]["open_share"] for row in own if row["metrics"]]) if slopes else "",
+            "least open": min(row["metrics"]["open_share"] for row in own if row["metrics"]) if slopes else "",
             f"minus {reference}": f"{against.mean:+.2f} [{against.low:+.2f}, {against.high:+.2f}]" if against else "",
         })  # fmt: skip
     return _plain(pd.DataFrame(lines).set_index("arm"), 2)
