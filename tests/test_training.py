@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from bnc_repro import checkpoint, classify, config, images, provenance, train
 from bnc_repro import run as run_module
+from bnc_repro.layers import BinaryLinear
 from bnc_repro.run import folder_of, load_network, modules, run
 
 CPU = torch.device("cpu")
@@ -317,7 +318,7 @@ def test_a_trained_network_comes_back_from_its_checkpoint(recipe, tmp_path):
 def test_nan_stops_the_run_naming_epoch_and_step(recipe, tmp_path):
     """In the ablation it is a row with status diverged; elsewhere an error. Both name epoch and step."""
     wild = {"learning_rate": 1e30, "optimizer": "sgd", "weight_binarizer": None, "activation_binarizer": None}
-    said = r"the loss is (nan|inf) in epoch 1, step \d+, first seen in trunk.stem.0.weight; a smaller learning_rate"
+    said = r"the loss is (nan|inf) in epoch 1, step \d+, first seen in the output of trunk.stem.2; a smaller"
     with pytest.raises(train.Diverged, match=said):
         run(recipe(**wild), tmp_path)
     row = run(recipe(experiment="linear_vs_soft", **wild), tmp_path)
@@ -326,17 +327,20 @@ def test_nan_stops_the_run_naming_epoch_and_step(recipe, tmp_path):
     assert row["metrics"] == {}
     assert run(recipe(experiment="linear_vs_soft", **wild), tmp_path) == row
     with pytest.raises(train.Diverged, match="nan in epoch 3, step 2"):
-        train.stop_if_diverged(torch.tensor([1.0, float("nan"), float("inf")]), 2, torch.nn.Identity(), None)
+        train.stop_if_diverged(torch.tensor([1.0, float("nan"), float("inf")]), 2, torch.nn.Identity(), lambda: None)
 
 
 def test_the_first_broken_layer_is_named():
     """A NaN parameter, or an output that is not finite, is found at the first layer it shows in; healthy: None."""
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2))
     x = torch.ones(1, 2)
-    assert train.first_nonfinite(network, x) is None
+    assert train.first_nonfinite(network, lambda: network(x)) is None
     network[2].weight.data[0, 0] = float("nan")
-    assert train.first_nonfinite(network, x) == "2.weight"
-    assert train.first_nonfinite(network, x * float("inf")).endswith("output of 0")
+    assert train.first_nonfinite(network, lambda: network(x)) == "2.weight"
+    assert train.first_nonfinite(network, lambda: network(x * float("inf"))).endswith("output of 0")
+    own = BinaryLinear(2, 2, weight_binarizer="mlp")
+    own.weight.data[0, 0] = float("nan")
+    assert train.first_nonfinite(own, lambda: own(x)) == "weight"
 
 
 def test_bad_input_stops_before_training(recipe, tmp_path, monkeypatch):

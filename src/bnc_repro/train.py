@@ -6,6 +6,7 @@ Every random draw of epoch e comes from (seed, e), so a run that is killed and r
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from .config import Recipe, as_dict
 from .layers import BinaryConv2d, BinaryLinear
 from .optim import optimizers, rate
 from .provenance import stream
-from .straight_through import set_progress
+from .straight_through import Binarizer, set_progress
 from .task import Task
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
@@ -87,17 +88,19 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
 
             with torch.autocast(device.type, getattr(torch, recipe.precision), recipe.precision != "float32"):
                 loss = task.loss(network, batch)
+            losses[done] = loss.detach()
+            if device.type == "cpu":  # here a look costs nothing, and the weights that broke are still there
+                stop_if_diverged(losses[: done + 1], epoch, network, partial(task.loss, network, batch))
             scaler.scale(loss).backward()
             for stepper in steppers:
                 scaler.step(stepper)
                 stepper.zero_grad()
             scaler.update()
-            losses[done] = loss.detach()
             done += 1
 
             # A look at the loss now and then, and a checkpoint within a long epoch.
             if done % CHECK_EVERY == 0 or done == steps_per_epoch:
-                stop_if_diverged(losses[:done], epoch, network, task.sample)
+                stop_if_diverged(losses[:done], epoch, network, partial(task.loss, network, batch))
                 seconds = time.monotonic() - started
                 if time.monotonic() - saved > SAVE_SECONDS and done < steps_per_epoch:
                     save()
@@ -145,11 +148,12 @@ def set_rates(steppers: list, recipe: Recipe, step: int, steps_per_epoch: int) -
             group["lr"] = value
 
 
-def stop_if_diverged(losses: Tensor, epoch: int, network: nn.Module, sample: Callable[[], Tensor] | None) -> None:
-    """Raise Diverged naming the first epoch and step whose loss is no finite number, and the layer it began in."""
+def stop_if_diverged(losses: Tensor, epoch: int, network: nn.Module, again: Callable[[], Tensor]) -> None:
+    """Raise Diverged naming the first epoch and step whose loss is no finite number, and the layer it began in: `again`
+    is the forward pass that is looked at."""
     bad = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
     if bad:
-        place = first_nonfinite(network, sample()) if sample else None
+        place = first_nonfinite(network, again)
         raise Diverged(
             f"the loss is {losses[bad[0]].item()} in epoch {epoch + 1}, step {bad[0] + 1}"
             + (f", first seen in {place}" if place else "") + "; a smaller learning_rate is the usual remedy"
@@ -157,21 +161,21 @@ def stop_if_diverged(losses: Tensor, epoch: int, network: nn.Module, sample: Cal
 
 
 @torch.no_grad()
-def first_nonfinite(network: nn.Module, x: Tensor) -> str | None:
-    """The first layer, in the order of the forward pass, whose parameters or output are not finite; None: all are."""
+def first_nonfinite(network: nn.Module, forward: Callable[[], Tensor]) -> str | None:
+    """The first layer, in the order of `forward`, whose parameters or output are not finite; None: all are."""
     found, handles = [], []
 
     def look(name: str, layer: nn.Module, output: Tensor) -> None:
         broken = [key for key, value in layer.named_parameters(recurse=False) if not value.isfinite().all()]
         if broken:
-            found.append(f"{name}.{broken[0]}")
+            found.append(f"{name}.{broken[0]}".lstrip("."))
         elif isinstance(output, Tensor) and not output.isfinite().all():
             found.append(f"the output of {name}")
 
     for name, module in network.named_modules():
-        if not any(True for _ in module.children()):
+        if all(isinstance(child, Binarizer) for child in module.children()):
             handles.append(module.register_forward_hook(lambda m, _, output, name=name: look(name, m, output)))
-    network(x)
+    forward()
     for handle in handles:
         handle.remove()
     return found[0] if found else None
@@ -187,10 +191,11 @@ def estimator_state(network: nn.Module) -> dict:
         return {}
     binarizer = learnt[0].weight_binarizer
     weights = torch.cat([layer.latent_weight().flatten() for layer in learnt])
+    opened = [layer.weight_binarizer.derivative(layer.latent_weight()).count_nonzero().item() for layer in learnt]
     grid = torch.linspace(-3, 3, 121, device=weights.device)
     return {
         "slope_at_0": binarizer.derivative(grid.new_zeros(1)).item(),
-        "open_share": (binarizer.derivative(weights) != 0).float().mean().item(),
+        "open_share": sum(opened) / len(weights),
         "estimator": {
             "range": [-3.0, 3.0], "derivative": _rounded(binarizer.derivative(grid)),
             "weights": _rounded(torch.histc(weights, 48, -3, 3) / len(weights)),
