@@ -63,6 +63,9 @@ class Recipe:
     activation_binarizer: str | None = "approx_sign"
     preset: str = "fixed"
     rule: str = ""  # gated | sum | difference | expected: the learnt binarizer's backward, "": the preset's
+    hidden: int = 0  # units of each hidden layer of the learnt "mlp", 0: its own 100
+    depth: int = 0  # its hidden layers, 0: its own one
+    unit: str = ""  # tanh | atan, "": its own tanh
     per_layer: bool = False  # each layer learns its own binarizer; false: the network shares one
     standardize: bool = False
     epochs: int = 1
@@ -93,6 +96,7 @@ CHOICES = {
     "stem": ("", "imagenet", "half", "full"),
     "preset": ("official", "paper", "fixed"),
     "rule": ("", "gated", "sum", "difference", "expected"),
+    "unit": ("", "tanh", "atan"),
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("linear", "cosine", "steps", "constant"),
     "precision": ("float32", "bfloat16", "float16"),
@@ -111,9 +115,9 @@ EXPECTED = {
     "(cocodataset.org; the sample's comes with `dvc pull data.dvc`)",
 }
 AT_LEAST = {
-    "width": 0, "head": 0, "epochs": 1, "evaluate_every": 1, "batch_size": 1, "weight_decay": 0, "momentum": 0,
-    "warmup_epochs": 0, "classifier_learning_rate": 0, "distillation": 0, "seed": 0, "data.train_limit": 0,
-    "data.lighting": 0, "data.workers": 0,
+    "width": 0, "head": 0, "hidden": 0, "depth": 0, "epochs": 1, "evaluate_every": 1, "batch_size": 1,
+    "weight_decay": 0, "momentum": 0, "warmup_epochs": 0, "classifier_learning_rate": 0, "distillation": 0, "seed": 0,
+    "data.train_limit": 0, "data.lighting": 0, "data.workers": 0,
 }  # fmt: skip
 ABOVE_ZERO = ("learning_rate", "pose.sigma_px")
 

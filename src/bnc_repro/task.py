@@ -26,6 +26,13 @@ class Task:
     examples: Callable[[nn.Module], list] = lambda network: []  # a few predictions for the row's pictures
 
 
+def classifier_options(recipe: Recipe, name: str | None) -> dict:
+    """What the recipe says of the learnt binarizer `name` beyond its preset; shapes are the mlp's alone."""
+    shape = {"hidden": recipe.hidden, "depth": recipe.depth, "unit": recipe.unit} if name == "mlp" else {}
+    options = {"rule": recipe.rule, **shape} if name in LEARNT else {}
+    return {key: value for key, value in options.items() if value}
+
+
 def build_network(networks: dict, recipe: Recipe, channels: int, **outputs: int) -> nn.Module:
     """The recipe's network out of `networks`: its weights and its classifier come each from a stream of their own.
 
@@ -35,7 +42,7 @@ def build_network(networks: dict, recipe: Recipe, channels: int, **outputs: int)
     known("network", recipe.network, networks)
     torch.manual_seed(stream(recipe.seed, "classifier"))
     binarizers = {
-        key: get(name, preset=recipe.preset, **({"rule": recipe.rule} if recipe.rule and name in LEARNT else {}))
+        key: get(name, preset=recipe.preset, **classifier_options(recipe, name))
         for key, name in (
             ("weight_binarizer", recipe.weight_binarizer), ("activation_binarizer", recipe.activation_binarizer)
         )
