@@ -6,6 +6,7 @@ Source: `surrogates` for the hand-made functions, `learnt` for the learnt ones. 
 are our construction where they differ from the released code.
 """
 
+import inspect
 from functools import partial
 
 import torch
@@ -15,7 +16,25 @@ from .config import known
 from .learnt import DSQ, Classifier
 from .ops import sign
 from .straight_through import Binarizer
-from .surrogates import FORWARDS, RULES, SURROGATES
+from .surrogates import RULES, SURROGATES
+
+
+def _above_median(x: Tensor, progress: float) -> Tensor:
+    size = x.abs()
+    median = size.flatten(min(1, x.dim() - 1)).median(dim=-1).values
+    above = size > median.view(-1, *[1] * (x.dim() - 1))
+    return above.to(x.dtype).mul_(2).sub_(1).add_(x.clamp(-1, 1), alpha=0)  # NaN stays
+
+
+def _steepening(x: Tensor, progress: float) -> Tensor:
+    return sign(x) if progress == 1 else (x * 4 ** (10 * progress)).clamp_(-1, 1)
+
+
+def _periodic(x: Tensor, progress: float, *, frequency: float = 20.0) -> Tensor:
+    return sign(torch.sin(x * frequency))
+
+
+FORWARDS = {"biper": _periodic, "siman": _above_median, "progressive": _steepening}
 
 
 class Surrogate(Binarizer):
@@ -30,7 +49,7 @@ class Surrogate(Binarizer):
             known(f"constant of {name}", option, SURROGATES[name].__kwdefaults__ or {})
         self.name, self.options = name, options
         if name == "progressive":
-            self.forward_values = ()  # not two-valued before the end of its schedule
+            self.forward_values = ()  # in training not two-valued before the end of its schedule
 
     def derivative(self, x: Tensor) -> Tensor:
         if self.name in RULES:
@@ -40,10 +59,12 @@ class Surrogate(Binarizer):
     def rule(self, grad: Tensor, x: Tensor) -> Tensor:
         if self.name in RULES:
             return RULES[self.name](grad, x, self.progress, **self.options)
-        return super().rule(grad, x)
+        return self.derivative(x).mul_(grad)
 
     def hard(self, x: Tensor) -> Tensor:
-        return FORWARDS[self.name](x, self.progress, **self.options) if self.name in FORWARDS else sign(x)
+        """The forward value; outside of training that of the schedule's end."""
+        progress = self.progress if self.training else 1.0
+        return FORWARDS[self.name](x, progress, **self.options) if self.name in FORWARDS else sign(x)
 
     def extra_repr(self) -> str:
         return ", ".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
@@ -75,6 +96,9 @@ def get(binarizer: str | Binarizer | None, *, preset: str = "fixed", **options) 
     make = BINARIZERS[known("binarizer", binarizer, BINARIZERS)]
     if binarizer in LEARNT:
         options = PRESETS[known("preset", preset, PRESETS)] | options
+    if binarizer not in SURROGATES:
+        for option in options:
+            known(f"option of {binarizer}", option, inspect.signature(make).parameters)
     return make(**options)
 
 

@@ -1,4 +1,4 @@
-"""Pure functions of a binary layer: sign, median, centring and scale of the weights.
+"""Pure functions of a binary layer: sign, centring and scale of the weights.
 
 Source: XNOR-Net (1603.05279) for the per-channel scale; the centring and the detached scale follow the
 released code of Binarizing by Classification (2205.07433), `MetaConv_v2`.
@@ -16,17 +16,6 @@ def sign(x: Tensor) -> Tensor:
     """
     two_valued = torch.sign(x).add_(0.5).sign_()  # -1, 0, 1 -> -0.5, 0.5, 1.5: far faster than torch.where
     return two_valued.add_(x.clamp(-1, 1), alpha=0)  # nothing but NaN survives the factor 0
-
-
-def median(x: Tensor) -> Tensor:
-    """The lower median of x, as `torch.median` gives it; on a CPU by looking at those near the median of a sample."""
-    if x.numel() < 100_000 or x.device.type != "cpu" or torch.compiler.is_compiling():
-        return x.median()
-    sample = x.take(torch.arange(0, x.numel(), x.numel() // 10_000)).sort().values
-    low, high = sample[len(sample) // 2 - 300], sample[len(sample) // 2 + 300]  # six deviations to either side
-    rank = (x.numel() - 1) // 2 - torch.count_nonzero(x < low).item()
-    near = x[(x >= low) & (x <= high)]
-    return near.kthvalue(rank + 1).values if 0 <= rank < len(near) else x.median()
 
 
 def center(weight: Tensor) -> Tensor:

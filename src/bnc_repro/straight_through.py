@@ -43,7 +43,7 @@ class Binarizer(nn.Module):
 
     def rule(self, grad: Tensor, x: Tensor) -> Tensor:
         """dL/dx from g = dL/dy, both of the shape of x."""
-        return self.derivative(x).mul_(grad)
+        return self.derivative(x) * grad
 
     def hard(self, x: Tensor) -> Tensor:
         """The forward value."""

@@ -1,6 +1,6 @@
 """The literature's soft functions: what stands in for the derivative of sign, one pure function each.
 
-One form for all. forward: sign(x), unless the entry says otherwise (`FORWARDS`). gradient: dL/dx = g d(x), the
+One form for all. forward: sign(x), unless the entry says otherwise. gradient: dL/dx = g d(x), the
 function returns d for x of any shape; a rule that looks at g too (`RULES`) returns dL/dx. schedule: progress p
 runs from 0 to 1. domain: W weights, A activations, as in the paper. source: the paper, with the equation where
 we could check it. code: where the authors' code differs. same: another entry with this derivative. Scale,
@@ -106,6 +106,7 @@ def rbnn_activation(x: Tensor, progress: float = 1.0, *, start: float = 0.01, en
     schedule: t = max(1, start (end/start)^p)
     domain: A
     source: RBNN (2009.13055), the authors' code
+    same: `rbnn` while t >= 1
     """
     return _triangle(x, max(start * (end / start) ** progress, 1.0), 1.0)
 
@@ -114,14 +115,16 @@ def _triangle(x: Tensor, t: float, k: float) -> Tensor:
     return x.abs().mul_(-k * t * t).add_(k * math.sqrt(2) * t).clamp_(min=0)
 
 
-def fda(x: Tensor, progress: float = 1.0, *, frequency: float = 0.1, first: int = 9, last: int = 18) -> Tensor:
+def fda(
+    x: Tensor, progress: float = 1.0, *, frequency: float = 0.1, first: int = 9, last: int = 18, clip: float = math.inf
+) -> Tensor:
     """FDA, the truncated Fourier series of sign, without the noise module.
 
     gradient: d = (4 w / pi) sum_{i=0..n} cos((2i+1) w x), by its closed form sin(2(n+1) w x) / (2 sin(w x)).
     schedule: n = first + round((last - first) p)
     domain: W, A
     source: FDA-BNN (2103.00841), equation 5
-    code: others set d = 0 beyond abs(x) = 1
+    code: BiBench's has d = 0 beyond abs(x) = 1, here with clip=1
     """
     terms = first + round((last - first) * progress) + 1
     z = x * frequency
@@ -129,7 +132,8 @@ def fda(x: Tensor, progress: float = 1.0, *, frequency: float = 0.1, first: int 
     small = below.abs() < 1e-6
     ratio = torch.sin(z * (2 * terms)).div_(below.masked_fill_(small, 1.0)).mul_(0.5)
     limit = torch.cos(z.mul_(2 * terms - 1)).mul_(terms)  # both ends of the ratio, by l'Hopital at 0 and at pi
-    return torch.where(small, limit, ratio).mul_(4 * frequency / math.pi)
+    series = torch.where(small, limit, ratio).mul_(4 * frequency / math.pi)
+    return series if clip == math.inf else series.mul_(x.abs() <= clip)
 
 
 def reste(x: Tensor, progress: float = 1.0, *, end: float = 3.0, clip: float = 1.5, floor: float = 0.1) -> Tensor:
@@ -139,6 +143,7 @@ def reste(x: Tensor, progress: float = 1.0, *, end: float = 3.0, clip: float = 1
     schedule: o = 1 + (1 - cos(pi p / 2)) (end - 1)
     domain: W, A
     source: ReSTE (2308.06689), equations 8 and 13
+    same: `ste` with clip=1.5 at p = 0
     """
     o = 1 + (1 - math.cos(math.pi * progress / 2)) * (end - 1)
     size = x.abs()
@@ -153,6 +158,7 @@ def recu(x: Tensor, progress: float = 1.0, *, start: float = 0.85, end: float = 
     schedule: tau = start + (end - start) (e^p - 1) / (e - 1)
     domain: W (standardised); mean over the tensor
     source: ReCU (2103.12369)
+    same: `ste` with clip=Q
     """
     tau = start + (end - start) * math.expm1(progress) / (math.e - 1)
     size = x.abs()
@@ -160,13 +166,15 @@ def recu(x: Tensor, progress: float = 1.0, *, start: float = 0.85, end: float = 
 
 
 def recu_activation(x: Tensor, progress: float = 1.0) -> Tensor:
-    """ReCU on activations: ApproxSign in units of the tensor's standard deviation.
+    """ReCU on activations: ApproxSign in units of each sample's standard deviation.
 
-    gradient: d = max(0, 2 - 2 abs(x / sd)).
+    gradient: d = max(0, 2 - 2 abs(x / sd)), sd over all but the first axis.
     domain: A
-    source: ReCU (2103.12369), the authors' code
+    source: ReCU (2103.12369)
+    code: divides by sd in training only, and the gradient passes that division too
     """
-    return (x / x.std(correction=0).clamp(min=1e-12)).abs_().mul_(-2).add_(2).clamp_(min=0)
+    sd = x.std(dim=tuple(range(min(1, x.dim() - 1), x.dim())), correction=0, keepdim=True)
+    return (x / sd.clamp(min=1e-12)).abs_().mul_(-2).add_(2).clamp_(min=0)
 
 
 def biper(x: Tensor, progress: float = 1.0, *, frequency: float = 20.0) -> Tensor:
@@ -176,6 +184,7 @@ def biper(x: Tensor, progress: float = 1.0, *, frequency: float = 20.0) -> Tenso
     gradient: d = w cos(w x).
     domain: W
     source: BiPer (2404.01278)
+    code: a first stage of training has sin(w x) without the sign as its forward
     """
     return torch.cos(x * frequency).mul_(frequency)
 
@@ -183,18 +192,18 @@ def biper(x: Tensor, progress: float = 1.0, *, frequency: float = 20.0) -> Tenso
 def siman(x: Tensor, progress: float = 1.0) -> Tensor:
     """SiMaN: large weights against small ones, sign-to-magnitude.
 
-    forward: +1 where x^2 is above its median over the tensor, else -1; computed on abs(x), in the same order.
-    gradient: d = 2 x, the identity on x^2.
-    domain: W
-    source: SiMaN (2102.07981)
+    forward: +1 where abs(x) is above its median over the output channel, else -1.
+    gradient: d = sign(x), the identity on abs(x).
+    domain: W (standardised)
+    source: SiMaN (2102.07981), the authors' code
     """
-    return x * 2
+    return torch.sign(x)
 
 
 def progressive(x: Tensor, progress: float = 1.0) -> Tensor:
     """The progressive sign: a hard tanh that steepens into sign.
 
-    forward: hardtanh(x 4^(10 p)), sign(x) at p = 1; not two-valued before the end.
+    forward: hardtanh(x 4^(10 p)), sign(x) at p = 1 and outside of training; not two-valued before.
     gradient: d = 1.
     schedule: in the forward
     domain: W, A
@@ -272,24 +281,11 @@ def adaste(g: Tensor, x: Tensor, progress: float = 1.0) -> Tensor:
     gradient: dL/dx = g min(1/2, 1/abs(x)) where g and x share their sign, else 0.
     domain: W
     source: AdaSTE (CVPR 2022), the case alpha beta >= 1; its outer learning of beta is left out
+    code: passes g whole where it, or x, is nearly 0
     """
-    return torch.where(g * x > 0, g * x.abs().reciprocal_().clamp_(max=0.5), 0)
+    return torch.where(g * x <= 0, 0, g * x.abs().reciprocal_().clamp_(max=0.5))
 
 
-def _above_median(x: Tensor, progress: float) -> Tensor:
-    size = x.abs()
-    return (size > ops.median(size)).to(x.dtype).mul_(2).sub_(1).add_(x.clamp(-1, 1), alpha=0)  # NaN stays
-
-
-def _steepening(x: Tensor, progress: float) -> Tensor:
-    return ops.sign(x) if progress == 1 else (x * 4 ** (10 * progress)).clamp_(-1, 1)
-
-
-def _periodic(x: Tensor, progress: float, *, frequency: float = 20.0) -> Tensor:
-    return ops.sign(torch.sin(x * frequency))
-
-
-FORWARDS = {"biper": _periodic, "siman": _above_median, "progressive": _steepening}
 RULES = {"scaled_ste": scaled_ste, "adaste": adaste}
 SURROGATES = {
     function.__name__: function
