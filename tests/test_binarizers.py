@@ -88,7 +88,7 @@ SCALAR = {
     "recu": recu,
     "recu_activation": lambda x, progress: max(0.0, 2 - 2 * abs(x) / DEVIATION),
     "biper": lambda x, progress: 20 * math.cos(20 * x),
-    "siman": lambda x, progress: 2 * x,
+    "siman": lambda x, progress: (x > 0) - (x < 0),
     "progressive": lambda x, progress: 1.0,
     "sigmoid": lambda x, progress: 2 * 4 * sigmoid(4 * x) * sigmoid(-4 * x),
     "atan": lambda x, progress: 2 * 1 / (1 + (PI * x) ** 2),
@@ -96,10 +96,10 @@ SCALAR = {
     "softsign": lambda x, progress: 2 / (4 * (0.5 + abs(x)) ** 2),
     "exponential": lambda x, progress: math.exp(-abs(x)),
 }
-MEDIAN_SQUARE = sorted(x * x for x in POINTS)[len(POINTS) // 2]
+MEDIAN_SIZE = sorted(map(abs, POINTS))[len(POINTS) // 2]
 FORWARD = {
     "biper": lambda x, progress: -1.0 if math.sin(20 * x) < 0 else 1.0,
-    "siman": lambda x, progress: 1.0 if x * x > MEDIAN_SQUARE else -1.0,
+    "siman": lambda x, progress: 1.0 if abs(x) > MEDIAN_SIZE else -1.0,
     "progressive": lambda x, progress: (
         (-1.0 if x < 0 else 1.0) if progress == 1 else max(-1.0, min(1.0, x * 2 ** (20 * progress)))
     ),
@@ -244,11 +244,50 @@ def test_monotone_and_normalised_hold_under_every_rule(rule, fields):
 
 def test_gradients_of_gradients_are_refused():
     """A second derivative of a binarizer stops with an error instead of a wrong number."""
-    for name in ("ste", "mlp", "dsq"):
+    for binarizer in (get("ste"), get("mlp"), get("mlp", tabulated=False), get("dsq")):
         x = torch.tensor([0.3, -0.2], requires_grad=True)
-        (first,) = torch.autograd.grad((get(name)(x) * x).sum(), x, create_graph=True)
+        (first,) = torch.autograd.grad((binarizer(x) * x).sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
             first.sum().backward()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_broken_number_does_not_spread(preset, broken):
+    """NaN or infinity in one element leaves the values of all others, and their gradients are numbers."""
+    torch.manual_seed(0)
+    binarizer = get("mlp", preset=preset)
+    x = torch.randn(100)
+    healthy = binarizer(x)
+    x[7] = broken
+    y = binarizer(x.requires_grad_())
+    keep = torch.arange(100) != 7
+    assert torch.equal(y[keep], healthy[keep])
+    y.nansum().backward()
+    assert x.grad[keep].isfinite().all()
+
+
+def test_one_large_element_costs_no_accuracy():
+    """An element at a hundred deviations: the gradients are still those of the exact evaluation."""
+    torch.manual_seed(0)
+    x = torch.randn(20_000, dtype=torch.float64)
+    x[5] = 100.0
+    g = torch.randn_like(x)
+    pairs = zip(*(gradients(steep(20, factor=1.5, tabulated=t), x, g) for t in (True, False)), strict=True)
+    for ours, wanted in pairs:
+        assert relative(ours, wanted) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_parameters_in_half_precision_are_evaluated_in_single(dtype):
+    """A network cast to half precision as a whole has the gradients of its rounded parameters."""
+    torch.manual_seed(0)
+    binarizer = get("mlp").to(dtype)
+    single = copy.deepcopy(binarizer).float()
+    x = torch.randn(500, dtype=dtype)
+    ours, wanted = gradients(binarizer, x, torch.ones(500)), gradients(single, x.float(), torch.ones(500))
+    for a, b in zip(ours, wanted, strict=True):
+        assert relative(a.float(), b) < 1e-2
 
 
 @pytest.mark.parametrize("name", BINARIZERS)
@@ -436,19 +475,6 @@ def test_every_binarizer_is_two_valued(name):
     assert y[0, 0] == (1 if name != "siman" else -1)
 
 
-@pytest.mark.parametrize("kind", ["normal", "skewed", "few values", "sorted", "sample that misleads"])
-def test_median_of_many_is_the_median(kind):
-    """The sampled search finds torch's own (lower) median, also where the sample says nothing about it."""
-    x = torch.randn(200_001, generator=torch.Generator().manual_seed(0))
-    x = {
-        "normal": x, "skewed": x.exp().square(), "few values": x.round(), "sorted": x.sort().values,
-        "sample that misleads": torch.where(torch.arange(len(x)) % 20 == 0, x + 9, x),
-    }[kind]  # fmt: skip
-    assert torch.equal(ops.median(x), x.median())
-    image = x[: 4 * 50_000].view(4, 10, 100, 50).to(memory_format=torch.channels_last)
-    assert torch.equal(ops.median(image), image.contiguous().median())
-
-
 def test_progress_reaches_every_binarizer():
     """set_progress sets all binarizers of a network and refuses what is not 0..1."""
     network = torch.nn.Sequential(get("ede"), torch.nn.Sequential(get("mlp")))
@@ -628,14 +654,16 @@ def trained():
 
 @pytest.mark.parametrize("operand", ["weights", "activations"])
 def test_the_table_is_exact_enough_on_a_trained_network(trained, operand):
-    """With at least 20 % of the elements gated, gradients of x and of all parameters agree to 1e-4 (relative L2)."""
+    """With at least 20 % of the elements gated, gradients of x and of all parameters agree to 1e-4 (relative L2), in
+    float64 and in the float32 of training."""
     binarizer, x = trained[operand]
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     exact = copy.deepcopy(binarizer).double()
     closed = exact.outputs(x.double().flatten())[0].abs() >= 1
     assert 0.2 <= closed.any(dim=0).double().mean() <= 0.9
     exact.tabulated = False
-    tabulated = copy.deepcopy(binarizer).double()
-    pairs = zip(gradients(tabulated, x.double(), g), gradients(exact, x.double(), g), strict=True)
-    for ours, wanted in pairs:
-        assert relative(ours, wanted) < 1e-4
+    wanted = gradients(exact, x.double(), g)
+    in_double = gradients(copy.deepcopy(binarizer).double(), x.double(), g)
+    for found in (in_double, gradients(binarizer, x, g.float())):
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert relative(ours.double(), theirs) < 1e-4

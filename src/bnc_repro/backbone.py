@@ -82,7 +82,7 @@ class BinaryNetwork(nn.Module):
             "activation_binarizer": self.activation_binarizer,
             "standardize": standardize,
         }
-        self.register_forward_pre_hook(binarize_together)
+        binarize_together(self)
 
 
 def initialise(network: nn.Module) -> None:

@@ -79,7 +79,7 @@ def binarize(
         if binarizer is not None:
             model.add_module(name, binarizer)
     if isinstance(shared["weight_binarizer"], Classifier):
-        model.register_forward_pre_hook(binarize_together)
+        binarize_together(model)
     for layer in chosen.values():
         layer.__class__ = next(binary for plain, binary in BINARY.items() if isinstance(layer, plain))
         layer._set_binarizers(**shared, standardize=standardize)

@@ -86,13 +86,25 @@ class BinaryLinear(_BinaryOperands, nn.Linear):
         return F.linear(self.binary_input(x), self.binary_weight(), self.bias)
 
 
-def binarize_together(network: nn.Module, inputs: tuple = ()) -> None:
-    """Pass the weights of all layers that share the network's learnt binarizer through it together, so that one table
-    serves the step. A forward pre-hook; evaluation needs no table and each layer looks after itself."""
+def binarize_together(network: nn.Module) -> None:
+    """From now on pass the weights of all layers that share the network's learnt binarizer through it together, so that
+    one table serves a step. Evaluation needs no table, and there each layer looks after itself."""
+    network.register_forward_pre_hook(_make_ready)
+    network.register_forward_hook(_forget)
+
+
+def _sharing(network: nn.Module) -> list[_BinaryOperands]:
     shared = network.weight_binarizer
-    layers = [m for m in network.modules() if isinstance(m, _BinaryOperands) and m.weight_binarizer is shared]
-    for layer in layers:
-        layer.ready = None  # of a forward that did not reach it
+    return [m for m in network.modules() if isinstance(m, _BinaryOperands) and m.weight_binarizer is shared]
+
+
+def _forget(network: nn.Module, *_) -> None:
+    for layer in _sharing(network):
+        layer.ready = None  # a layer that this forward did not reach
+
+
+def _make_ready(network: nn.Module, inputs: tuple) -> None:
+    shared, layers = network.weight_binarizer, _sharing(network)
     if layers and isinstance(shared, Classifier) and shared.tabulated and torch.is_grad_enabled():
         latents, scales = zip(*(layer.latent_and_scale() for layer in layers), strict=True)
         for layer, two_valued, scale in zip(layers, shared.together(*latents), scales, strict=True):

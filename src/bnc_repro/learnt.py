@@ -51,8 +51,10 @@ class Classifier(Binarizer):
         super().__init__()
         if hidden < 0:
             raise ValueError(f"hidden must be 0 (linear) or a number of units, not {hidden}")
-        if depth < 1:
-            raise ValueError(f"depth counts hidden layers, at least 1, not {depth}; hidden=0 is the linear classifier")
+        if depth < 1 or (depth > 1 and not hidden):
+            raise ValueError(
+                f"depth counts hidden layers, at least 1, not {depth}; hidden=0, the linear classifier, has no second"
+            )
         if normalised and not monotone:
             raise ValueError("normalised=True divides by the slope at 0, which only monotone=True keeps positive")
         self.rule_name, self.unit = known("rule", rule, RULE_NAMES), known("unit", unit, UNITS)
@@ -66,12 +68,12 @@ class Classifier(Binarizer):
         """Whether each output is clipped to -1..1 before the sum, and its gradient stops there."""
         return self.rule_name == "gated"
 
-    def _weights(self) -> list[Tensor]:
-        weights = [layer.weight for layer in self.layers]
+    def _weights(self, dtype: torch.dtype) -> list[Tensor]:
+        weights = [layer.weight.to(dtype) for layer in self.layers]
         if self.monotone:
             weights = [weight.abs() + 1e-3 for weight in weights]
             if self.rule_name in ("difference", "expected"):
-                weights[-1] = weights[-1] * weights[-1].new_tensor([[-1.0], [1.0]])
+                weights[-1] = torch.cat([-weights[-1][:1], weights[-1][1:]])
         if self.normalised:
             for i, weight in enumerate(weights[:-1]):
                 weights[i] = weight / weight.sum(1).amax().clamp(min=1)
@@ -79,7 +81,7 @@ class Classifier(Binarizer):
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """f (2, M), its slopes (2, M) without gradient at x (M,), and the scale () of F."""
-        weights = self._weights()
+        weights = self._weights(x.dtype)
         f, slopes = self._through(weights, x)
         if not self.normalised:
             return f, slopes, x.new_ones(())
@@ -127,7 +129,7 @@ class Classifier(Binarizer):
 
     def together(self, *xs: Tensor) -> tuple[Tensor, ...]:
         """The same for several tensors, through one table."""
-        at = self.layers[0].weight.dtype
+        at = torch.promote_types(self.layers[0].weight.dtype, torch.float32)
         cast = [real(x).to(at) for x in xs]  # autocast hands over half precision
         with torch.autocast(cast[0].device.type, enabled=False):
             if not self.tabulated:
@@ -146,8 +148,12 @@ class Classifier(Binarizer):
         return TabulatedSign.apply(grid, parts, slopes, scale, self.gated, margin, *xs)
 
     def _exact(self, x: Tensor) -> Tensor:
-        soft = torch.cat([checkpoint(self.soft, part, use_reentrant=False) for part in x.flatten().split(CHUNK)])
-        return self.hard(x) + (soft - soft.detach()).view_as(x)
+        parts = [
+            checkpoint(self.soft, part, use_reentrant=False, preserve_rng_state=False)
+            for part in x.flatten().split(CHUNK)
+        ]
+        soft = torch.cat(parts)
+        return _Once.apply(self.hard(x) + (soft - soft.detach()).view_as(x))
 
     @torch.no_grad()
     def hard(self, x: Tensor) -> Tensor:
@@ -162,6 +168,19 @@ class Classifier(Binarizer):
         return ", ".join([f"{widths} -> 2", self.rule_name, *(name for name in names if getattr(self, name))])
 
 
+class _Once(torch.autograd.Function):
+    """x, through which no second derivative is taken."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return grad
+
+
 class DSQ(Binarizer):
     """Differentiable soft quantization at one bit: a tanh whose sharpness is learnt.
 
@@ -172,6 +191,8 @@ class DSQ(Binarizer):
 
     def __init__(self, start: float = 0.2) -> None:
         super().__init__()
+        if not 1e-3 <= start <= 0.5:
+            raise ValueError(f"dsq starts with a sharpness of 0.001 to 0.5, not {start}")
         self.sharpness = nn.Parameter(torch.tensor(start))
 
     def soft(self, x: Tensor) -> Tensor:
@@ -209,5 +230,6 @@ class _DSQSign(torch.autograd.Function):
         along = t.square().mul_(-s).add_(s).mul_(grad)  # g dF/d(k x) for abs(x) <= 1
         beyond = inner != x
         # dF/da = s^2 t + s (1 - t^2) x dk/da; at the ends of its range a gets no gradient
-        of_a = s.square() * t.mul_(grad).sum() - inner.mul_(along).sum() / (a * (2 - a))
+        wide = torch.promote_types(x.dtype, torch.float32)
+        of_a = s.square() * t.mul_(grad).sum(dtype=wide) - inner.mul_(along).sum(dtype=wide) / (a * (2 - a))
         return along.masked_fill_(beyond, 0).mul_(k), of_a * (sharpness == a)

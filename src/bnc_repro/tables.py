@@ -14,14 +14,23 @@ from torch import Tensor, nn
 from .ops import sign
 
 PART = 262_144
+DENSE = 6.0
 
 
 def nodes(xs: tuple[Tensor, ...], count: int) -> Tensor:
-    """Evenly spaced nodes (M,) over [-r, r]; r lies a hair beyond the largest abs(x) of this call, so that no element
-    is rounded to a place outside. NaN everywhere if an x holds one."""
-    ends = torch.stack([torch.stack(torch.aminmax(x.detach().permute(_order(x)))) for x in xs])
+    """Nodes (M,) over [-r, r], M - 1 a multiple of 8: three quarters of the cells lie within DENSE root mean squares,
+    so that single large elements make no cell coarse but their own; evenly spaced where there are none.
+    r lies a hair beyond the largest abs(x) of this call, so that no element is rounded to a place outside; 1 if an x
+    holds NaN or infinity (nothing learns from such a step)."""
+    flat = [x.detach().permute(_order(x)).flatten() for x in xs]
+    ends = torch.stack([torch.stack(torch.aminmax(x)) for x in flat])
+    square = torch.stack([torch.linalg.vector_norm(x) for x in flat]).square().sum() / sum(map(len, flat))
     radius = ends.abs().amax().clamp(min=1e-6) * (1 + 1e-5)
-    return torch.linspace(-1, 1, count, dtype=radius.dtype, device=radius.device) * radius
+    radius = torch.where(radius.isfinite(), radius, 1)
+    dense = (DENSE * square.sqrt()).nan_to_num(1).clamp(1e-3 * radius, 0.75 * radius)
+    steps = torch.linspace(0, 1, count // 8 * 3 + 1, dtype=radius.dtype, device=radius.device)
+    half = torch.cat([steps * dense, dense + steps[3::3] * (radius - dense)])
+    return torch.cat([-half.flip(0)[:-1], half])
 
 
 def _order(x: Tensor) -> list[int]:
@@ -40,13 +49,17 @@ class _Room:
         self.whole = grid.new_empty(size, dtype=torch.int32)
         self.cell = grid.new_empty(size, dtype=torch.int64)
         self.count = len(grid) - 1
-        self.per_unit = self.count / (grid[-1] - grid[0])
+        # Where a place of 1 is a cell: x by `wide` everywhere, and abs(x) up to `dense` by `more` on top.
+        self.dense, radius = grid[-1 - self.count // 8], grid[-1]
+        self.wide = self.count / 8 / (radius - self.dense)
+        self.more = self.count / 8 * 3 / self.dense - self.wide
 
     def cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each element's cell, 0..M-2, and its position 0..1 within; both of the shape of x (rows, n). NaN stands in
         some cell, with a position that is NaN."""
         size = x.numel()
-        place = torch.mul(x, self.per_unit, out=self.place[:size].view(x.shape)).add_(self.count / 2)
+        place = torch.minimum(x, self.dense, out=self.place[:size].view(x.shape))
+        torch.maximum(place, -self.dense, out=place).mul_(self.more).addcmul_(x, self.wide).add_(self.count / 2)
         whole = self.whole[:size].view(x.shape).copy_(place).clamp_(0, self.count - 1)
         return self.cell[:size].view(x.shape).copy_(whole), place.frac_()
 
@@ -114,7 +127,7 @@ class TabulatedSign(torch.autograd.Function):
                            device=grid.device)  # fmt: skip
         lines = torch.stack([slope, rise], 1)
         longest = max(x.numel() for x in xs)
-        room = _Room(grid, min(PART, longest) if on_cpu else longest)
+        room = _Room(grid, min(PART if on_cpu else 32 * PART, longest))
         derivatives = [_by_piece(x, g, cuts, lines, sums, room) for x, g in zip(xs, grads, strict=True)]
         total, right = (part.view_as(middle) for part in torch.view_as_real(sums.sum(0)).unbind(1))  # of g, of g share
 
@@ -136,7 +149,7 @@ def _between(x: Tensor, grid: Tensor, ends: Tensor) -> Tensor:
 def _by_piece(x: Tensor, grad: Tensor, cuts: Tensor | None, lines: Tensor, sums: Tensor, room: _Room) -> Tensor:
     """All that is done element by element: g (slope + rise share), of the shape of x; adds g and g share, as a complex
     number, to each piece's sum (T, P), T threads. x and grad (...); cuts (M-1, 2) or None; lines (P, 2) slope and
-    rise. Done in parts of the size of `room`, which fit in a CPU's cache."""
+    rise. Done in parts of the size of `room`, which on a CPU fits in a cache."""
     order = _order(x)
     x = x if x.permute(order).is_contiguous() else x.contiguous()
     done = torch.empty_like(x)
