@@ -26,7 +26,7 @@ def test_torchvision_families_become_binary(name):
     options = FAMILIES[name] | {"num_classes": 10}
     model = torchvision.models.get_model(name, weights=None, **options)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    report = binarize(model, weight_binarizer="ste", input_size=SIZE)
+    report = binarize(model, input_size=SIZE)
     layers = [key for key, module in model.named_modules() if isinstance(module, (BinaryConv2d, BinaryLinear))]
     assert report.binary == layers
     assert sorted(report.proved) == sorted(layers)
@@ -36,7 +36,7 @@ def test_torchvision_families_become_binary(name):
     assert report.after.ops < report.before.ops
     assert "were seen called with two-valued" in str(report)
 
-    model.load_state_dict(before)  # strictly
+    model.load_state_dict(dict(before))  # strictly
     for key in before:
         assert torch.equal(model.state_dict()[key], before[key])
     for parameter in model.parameters():
@@ -95,6 +95,7 @@ def test_layers_can_be_kept_by_name_or_pattern():
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"keep_float 'layer\*' matches no layer; there are 0, 2, 5, 8"):
         binarize(small(), keep_float=("layer*",))
+    assert "5" in binarize(small(), keep_float="5").kept
     with pytest.raises(ValueError, match="no layer is left"):
         binarize(small(), keep_float=("*",))
     assert len(binarize(small(), keep_ends=False).binary) == 4
@@ -116,6 +117,90 @@ def test_attention_stays_float_and_says_why():
     report = binarize(model, input_size=(5, 8))
     assert report.kept["1.self_attn.out_proj"].startswith("attention uses")
     assert report.binary == ["1.linear1", "1.linear2"]
+
+
+def test_a_fused_transformer_calls_its_binary_layers():
+    """In evaluation torch fuses a transformer's layers and reads their weights; binary ones are called."""
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu")
+    model = nn.Sequential(nn.Linear(8, 8), encoder, nn.Linear(8, 8))
+    binarize(model)
+    x = torch.randn(3, 5, 8)
+    model.eval()
+    with torch.no_grad():
+        found = model(x)
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            wanted = model(x)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+    torch.testing.assert_close(found, wanted)
+
+
+class Borrower(nn.Module):
+    """Uses one layer's weight without calling it, has one with a forward of its own, and calls the rest backwards."""
+
+    class Scaled(nn.Linear):
+        """Half of a linear layer."""
+
+        def forward(self, x):
+            return super().forward(x) / 2
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.inner, self.borrowed = (nn.Linear(8, 8) for _ in range(3))
+        self.own, self.first = self.Scaled(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.last(self.own(self.inner(nn.functional.linear(self.first(x), self.borrowed.weight))))
+
+
+def test_layers_that_are_not_called_stay_float():
+    """With an input the ends are those of the forward pass; borrowed weights and own forwards stay as they are."""
+    model = Borrower()
+    report = binarize(model, input_size=(8,))
+    assert report.kept == {
+        "borrowed": "its weights are used without calling it", "own": "a Scaled is more than its base class",
+        "first": "the first layer", "last": "the last layer",
+    }  # fmt: skip
+    assert report.binary == report.proved == ["inner"]
+
+
+def test_modes_of_modules_and_the_random_stream_are_left_alone():
+    """A module that was held in evaluation still is; nothing is drawn from the global stream."""
+    model = small()
+    model[3].eval()
+    torch.manual_seed(3)
+    binarize(model, weight_binarizer="ste", input_size=SIZE)
+    assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(3)))
+    assert model.training
+    assert not model[3].training
+
+
+def test_attention_is_counted():
+    """Projections, scores, weighted sums and the output of torch's attention, by hand."""
+
+    class Attention(nn.Module):
+        """Self-attention of width 8 with two heads."""
+
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    assert cost(Attention(), (5, 8))[-1].flops == 3 * 5 * 8 * 8 + 5 * 5 * 8 + 5 * 5 * 8 + 5 * 8 * 8
+
+
+def test_a_binarizer_is_not_counted():
+    """The classifier that is asked for its argmax costs nothing at inference, nor does the exact evaluation."""
+    costs = []
+    for fields in ({"preset": "fixed"}, {"preset": "paper"}):
+        model = small()
+        binarize(model, **fields)
+        costs.append(cost(model, SIZE)[-1].ops)
+    assert costs[0] == costs[1]
 
 
 def test_cost_of_bireal_18_is_the_published_one():

@@ -3,10 +3,11 @@
 Convolutions and linear layers change their class and keep their parameters, so a checkpoint of the float model
 loads strictly. The first and the last of them stay float, as everywhere in this field. ReLU and ReLU6 become
 Hardtanh, as in BinaryNet (1602.02830): after a ReLU no input is negative, and sign would see a constant.
-Attention calls its projections as functions of their weights, so it stays float.
+A layer whose weights are used without calling it, as attention does, stays float.
 """
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .binarizers import get
-from .cost import Cost, cost
+from .cost import Cost, cost, evaluating
 from .layers import BinaryConv2d, BinaryLinear, binarize_together
 from .learnt import Classifier
 
@@ -43,6 +44,8 @@ class Report:
             lines.append("Nothing was run: give input_size=(C, H, W) to see every layer at work, and its cost.")
             return "\n".join(lines)
         lines.append(f"{len(self.proved)} of {len(self.binary)} were seen called with two-valued weights and inputs.")
+        if len(self.proved) < len(self.binary):
+            lines.append(f"Not seen so: {', '.join(name for name in self.binary if name not in self.proved)}.")
         if self.constant:
             lines.append(f"One value only enters {', '.join(self.constant)}: a one-sided function stands before.")
         for name, old, new in (
@@ -53,20 +56,24 @@ class Report:
 
 
 def binarize(
-    model: nn.Module, *, weight_binarizer="mlp", activation_binarizer="approx_sign", keep_float: tuple[str, ...] = (),
-    keep_ends: bool = True, preset: str = "fixed", standardize: bool = False, replace_relu: bool = True,
-    input_size: tuple[int, ...] | None = None,
+    model: nn.Module, *, weight_binarizer="mlp", activation_binarizer="approx_sign",
+    keep_float: str | Sequence[str] = (), keep_ends: bool = True, preset: str = "fixed", standardize: bool = False,
+    replace_relu: bool = True, input_size: tuple[int, ...] | None = None,
 ) -> Report:  # fmt: skip
     """Make the convolutions and linear layers of `model` binary, in place.
 
     weight_binarizer, activation_binarizer: names, instances or None (that operand stays float); one of each is
     shared by all layers and held by the model, so give its parameters to the optimizer. keep_float: names of
     layers, or patterns such as "encoder.*", that stay float; keep_ends: the first and the last one too.
-    input_size: (C, H, W) of one input; with it a forward pass proves each binary layer and costs are counted.
+    input_size: (C, H, W) of one input; with it first and last are those of the forward pass, not of the modules'
+    order, layers that it does not call stay float, another pass proves each binary layer, and costs are counted.
     Raises ValueError for a pattern that matches no layer, and for a model without a layer to make binary.
     """
+    patterns = (keep_float,) if isinstance(keep_float, str) else tuple(keep_float)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, tuple(BINARY))}
-    kept = reasons(model, layers, keep_float, keep_ends)
+    x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0)) if input_size else None
+    order = list(layers) if x is None else called(model, layers, x)
+    kept = reasons(model, layers, order, patterns, keep_ends)
     chosen = {name: layer for name, layer in layers.items() if name not in kept}
     if not chosen:
         raise ValueError("no layer is left to make binary: the model has none, or keep_float names them all")
@@ -81,18 +88,43 @@ def binarize(
     if isinstance(shared["weight_binarizer"], Classifier):
         binarize_together(model)
     for layer in chosen.values():
-        layer.__class__ = next(binary for plain, binary in BINARY.items() if isinstance(layer, plain))
+        layer.__class__ = BINARY[type(layer)]
         layer._set_binarizers(**shared, standardize=standardize)
+        layer.register_forward_hook(_is_called)
     report = Report(list(chosen), kept, _two_sided(model) if replace_relu else {})
     if input_size:
         report.before, report.after = before, cost(model, input_size)[-1]
-        report.proved, report.constant = prove(model, chosen, torch.randn(2, *input_size))
+        report.proved, report.constant = prove(model, chosen, x)
     return report
 
 
-def reasons(model: nn.Module, layers: dict[str, nn.Module], patterns: tuple[str, ...], ends: bool) -> dict[str, str]:
-    """The layers that stay float, each with its reason."""
-    kept = {}
+def _is_called(*_) -> None:
+    """Does nothing; a layer with a hook is always called, where a fused transformer would read its weight instead."""
+
+
+def called(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> list[str]:
+    """The names of `layers` in the order in which a forward pass calls them first."""
+    order: dict[str, None] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name)) for name, layer in layers.items()
+    ]
+    try:
+        with evaluating(model):
+            model(x.to(next(model.parameters()).device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(order)
+
+
+def reasons(
+    model: nn.Module, layers: dict[str, nn.Module], order: list[str], patterns: tuple[str, ...], ends: bool
+) -> dict[str, str]:
+    """The layers that stay float, each with its reason; `order` lists those that are called."""
+    kept = {name: "its weights are used without calling it" for name in layers if name not in order}
+    for name, layer in layers.items():
+        if type(layer) not in BINARY:
+            kept[name] = f"a {type(layer).__name__} is more than its base class"
     for pattern in patterns:
         found = fnmatch.filter(layers, pattern)
         if not found:
@@ -104,7 +136,7 @@ def reasons(model: nn.Module, layers: dict[str, nn.Module], patterns: tuple[str,
             kept[name + ".in_proj_weight"] = "attention uses its weights as a function's argument"
         elif isinstance(module, (nn.Conv1d, nn.Conv3d, nn.modules.conv._ConvTransposeNd)):
             kept[name] = f"there is no binary {type(module).__name__}"
-    own = [name for name in layers if name not in kept or kept[name].startswith("kept by")]
+    own = [name for name in order if name not in kept or kept[name].startswith("kept by")]
     if ends and own:
         kept |= {own[0]: "the first layer", own[-1]: "the last layer"}
     return kept
@@ -141,11 +173,10 @@ def distinct(rows: Tensor) -> int:
     return int((rows.sort(dim=1).values.diff(dim=1) != 0).sum(1).max()) + 1
 
 
-@torch.no_grad()
 def prove(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> tuple[list[str], list[str]]:
     """Of `layers`, those called with at most two values per output channel of the weight and two of the input
     (an operand that was left float is not asked), and those whose input had a single value."""
-    operands, handles, training = _Operands(), [], model.training
+    operands, handles = _Operands(), []
 
     def enter(name: str) -> None:
         operands.inside = name
@@ -153,11 +184,12 @@ def prove(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> tuple[li
     for name, layer in layers.items():
         handles.append(layer.register_forward_pre_hook(lambda *_, name=name: enter(name)))
         handles.append(layer.register_forward_hook(lambda *_: enter("")))
-    with operands:
-        model.eval()(x.to(next(model.parameters()).device))
-    model.train(training)
-    for handle in handles:
-        handle.remove()
+    try:
+        with evaluating(model), operands:
+            model(x.to(next(model.parameters()).device))
+    finally:
+        for handle in handles:
+            handle.remove()
     fine = [
         name for name, (inputs, weights) in operands.seen.items()
         if (weights <= 2 or layers[name].weight_binarizer is None)

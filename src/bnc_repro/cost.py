@@ -3,17 +3,22 @@
 A multiply-accumulate counts once. BOPs are those of layers whose weights and inputs are both two-valued; FLOPs
 are all others, in layers and in functions such as attention. OPs = FLOPs + BOPs / 64, as Bi-Real Net (1808.00278)
 counts: a 64-bit word takes 64 binary products at a time. Batch normalisation, activations, pooling and scales are
-not counted, as in that paper. Operations are seen by torch's own flop counter in one forward pass.
+not counted, as in that paper, nor is the binarizer, a comparison at inference whatever it was in training.
+Operations are seen by torch's own flop counter in one forward pass.
 Bits: 1 for a binary weight, 32 for every other parameter, scales (one per output channel) included.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .layers import BinaryConv2d, BinaryLinear
+from .ops import sign
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 BITS = 32
@@ -43,15 +48,12 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
     """
     device = next(network.parameters()).device
     layers = {name: module for name, module in network.named_modules() if isinstance(module, WEIGHTED)}
-    training = network.training
     counter = FlopCounterMode(display=False)
     try:
-        with torch.no_grad(), counter:
-            network.eval()(torch.zeros(1, *input_size, device=device))
-    except RuntimeError as error:
+        with evaluating(network), _counted_as_sign(network), sdpa_kernel(SDPBackend.MATH), counter:
+            network(torch.zeros(1, *input_size, device=device))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ValueError(f"an input of size {tuple(input_size)} does not pass through the network: {error}") from error
-    finally:
-        network.train(training)
     counted = counter.get_flop_counts()
     top = type(network).__name__
     found = []
@@ -67,6 +69,36 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
     found.append(Cost("the rest", "norms, activations, functions", parameters, BITS * parameters, 0, products))
     sums = (sum(getattr(layer, key) for layer in found) for key in ("parameters", "bits", "bops", "flops"))
     return [*found, Cost("total", type(network).__name__, *sums)]
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """`network` in evaluation, without gradients and without the fused attention that calls no layer; afterwards each
+    module is in the mode it was in."""
+    modes = {module: module.training for module in network.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _counted_as_sign(network: nn.Module) -> Iterator[None]:
+    layers = [module for module in network.modules() if isinstance(module, (BinaryConv2d, BinaryLinear))]
+    binarizers = {layer.weight_binarizer for layer in layers} | {layer.activation_binarizer for layer in layers}
+    for binarizer in binarizers - {None}:
+        binarizer.forward = sign
+    try:
+        yield
+    finally:
+        for binarizer in binarizers - {None}:
+            del binarizer.forward
 
 
 def has_binary_weight(layer: nn.Module) -> bool:
