@@ -6,11 +6,14 @@ Every round times one step (forward, loss, backward, Adam) of each contestant, i
 taken within a round, against clipped straight-through and against the float twin, and the table shows the median
 ratio with its quartiles. Peak memory is that of a process of its own, so each contestant is measured again in one.
 Both operands are binary: the named estimator on the weights, ApproxSign on the activations, as in the released
-code. Results are written to benchmarks/binarizer_overhead.<network>.md with the device's name.
+code; "on activations" is the other way round, with clipped straight-through weights. Learnt ones read their table,
+or, "exact", evaluate the classifier for each element. A run of all contestants is written to
+benchmarks/binarizer_overhead.<network>.<device>.md.
 """
 
 import argparse
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -32,8 +35,8 @@ KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 
 
 def contestants() -> list[str]:
-    """The float twin, each estimator, and each learnt one evaluated exactly."""
-    return [FLOAT, *BINARIZERS, *(f"{name} exact" for name in LEARNT)]
+    """The float twin, each estimator, and each learnt one on the activations and evaluated exactly."""
+    return [FLOAT, *BINARIZERS, *(f"{name} {how}" for how in ("on activations", "exact") for name in LEARNT)]
 
 
 def make(name: str, network: str, device: torch.device):
@@ -45,6 +48,8 @@ def make(name: str, network: str, device: torch.device):
     else:
         binarizer = get(name.split()[0], **({"tabulated": False} if name.endswith("exact") else {}))
         binary = {"weight_binarizer": binarizer, "activation_binarizer": "approx_sign"}
+        if name.endswith("on activations"):
+            binary = {"weight_binarizer": REFERENCE, "activation_binarizer": binarizer}
     model = CLASSIFIERS[network](num_classes=classes, **binary).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     x = torch.randn(batch, *size, device=device).contiguous(memory_format=torch.channels_last)
@@ -112,11 +117,14 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP)
     others = [name for name in dict.fromkeys(options.names) if name not in (FLOAT, REFERENCE)]
     size, batch, _ = SETTINGS[options.network]
+    device_name = _device_name(device)
     lines = [
         f"# Training step of {options.network}, batch {batch}, input {'x'.join(map(str, size))}", "",
-        f"{_device_name(device)}, torch {torch.__version__}: median of {options.repeats} paired ratios (quartiles)", "",
-        "| estimator | step, ms | time : ste | time : float | peak memory, MiB | memory : ste |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"{device_name}, torch {torch.__version__}: median of {options.repeats} "
+        "paired ratios (quartiles).", "Peak memory is the whole process's on a CPU, the allocator's on a GPU. While "
+        "steps are timed, glibc keeps freed memory.", "",
+        "| estimator | step, ms | time : ste | time : float | peak memory, MiB | memory : ste | memory : float |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     # First of all, as a process that starts another hands its own peak down to it.
     peaks = {name: peak_mib(name, options.network) for name in (FLOAT, REFERENCE, *others)}
@@ -128,11 +136,14 @@ def main() -> None:
             own, mib = seconds[name], peaks[name]
             ratio = f"{ratios(own, seconds[REFERENCE])} | {ratios(own, seconds[FLOAT])}"
             milliseconds = 1000 * statistics.median(own)
-            lines.append(f"| {name} | {milliseconds:.0f} | {ratio} | {mib:.0f} | {mib / peaks[REFERENCE]:.2f} |")
+            memory = f"{mib:.0f} | {mib / peaks[REFERENCE]:.2f} | {mib / peaks[FLOAT]:.2f}"
+            lines.append(f"| {name} | {milliseconds:.0f} | {ratio} | {memory} |")
             print(lines[-1], flush=True)
-    target = Path(__file__).with_suffix(f".{options.network}.md")
-    target.write_text("\n".join(lines) + "\n")
-    print(target)
+    if options.names == contestants():
+        slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
+        target = Path(__file__).with_suffix(f".{options.network}.{slug}.md")
+        target.write_text("\n".join(lines) + "\n")
+        print(target)
 
 
 if __name__ == "__main__":
