@@ -53,7 +53,7 @@ publish: $(STAMP) ## copy finished rows from runs/ to results/
 small gpu paper: $(STAMP) ## the same on real data in DATA=folder: two cores, one GPU, the paper's eight GPUs
 	@$(if $(DATA),BNC_DATA='$(abspath $(DATA))') $(BIN)/dvc repro pipelines/$@/dvc.yaml
 
-presets: $(STAMP) ## the ablation's arms and presets on the sample, 20 seeds each (about 20 minutes)
+presets: $(STAMP) ## the ablation's arms and presets on the sample, 20 seeds each (about half an hour)
 	@$(BIN)/dvc pull data.dvc
 	@$(BIN)/dvc repro pipelines/presets/dvc.yaml
 
