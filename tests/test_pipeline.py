@@ -36,7 +36,7 @@ def expected_modules(name):
     if name == "ablation":
         return {"__main__", *run.modules("linear_vs_soft")}
     if name == "idea":  # nothing is trained, but the notebook looks into the binarizers
-        return page | {"binarizers", *provenance.closure("binarizers")}
+        return page | set(provenance.closure("binarizers"))
     if name in SAMPLE:
         return page | set(run.modules(name))
     return page.union(*map(run.modules, SAMPLE)) if name == "verdict" else page

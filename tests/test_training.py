@@ -161,7 +161,7 @@ def assert_same_run(recipe, first: Path, row: dict, second: Path, other: dict) -
 
 
 class Stop(Exception):
-    pass
+    """Where a test interrupts a training."""
 
 
 def interrupt(monkeypatch, step: int) -> None:

@@ -92,12 +92,13 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 def _counted_as_sign(network: nn.Module) -> Iterator[None]:
     layers = [module for module in network.modules() if isinstance(module, (BinaryConv2d, BinaryLinear))]
     binarizers = {layer.weight_binarizer for layer in layers} | {layer.activation_binarizer for layer in layers}
-    for binarizer in binarizers - {None}:
+    binarizers.discard(None)
+    for binarizer in binarizers:
         binarizer.forward = sign
     try:
         yield
     finally:
-        for binarizer in binarizers - {None}:
+        for binarizer in binarizers:
             del binarizer.forward
 
 

@@ -160,8 +160,8 @@ def parts(rows: list[dict], metrics: list[str]) -> pd.DataFrame:
 
 def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame:
     """One line per arm: runs, mean and deviation of the headline, runs that collapsed (diverged, or within 10 points
-    of `chance`), runs that end with a negative slope at 0, the smallest share of weights with a gradient, and the
-    difference to `reference` paired by seed with its 95 % interval."""
+    of `chance`), runs that end with a slope at 0 that is not positive, the smallest share of weights with a gradient,
+    and the difference to `reference` paired by seed with its 95 % interval."""
     values, lines = by_arm(rows), []
     for arm, seeds in values.items():
         own = [row for row in rows if row["arm"] == arm]
