@@ -327,7 +327,7 @@ def test_nan_stops_the_run_naming_epoch_and_step(recipe, tmp_path):
     assert row["metrics"] == {}
     assert run(recipe(experiment="linear_vs_soft", **wild), tmp_path) == row
     with pytest.raises(train.Diverged, match="nan in epoch 3, step 2"):
-        train.stop_if_diverged(torch.tensor([1.0, float("nan"), float("inf")]), 2, torch.nn.Identity(), lambda: None)
+        train.stop_if_diverged(torch.tensor([1.0, float("nan"), float("inf")]), 0, 2, torch.nn.Identity(), lambda: None)
 
 
 def test_the_first_broken_layer_is_named():

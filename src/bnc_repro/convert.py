@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .binarizers import get
-from .cost import Cost, cost, evaluating
-from .layers import BinaryConv2d, BinaryLinear, binarize_together
+from .cost import Cost, cost
+from .layers import BinaryConv2d, BinaryLinear, binarize_together, evaluating
 from .learnt import Classifier
 
 BINARY = {nn.Conv2d: BinaryConv2d, nn.Linear: BinaryLinear}

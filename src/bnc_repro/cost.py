@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .layers import BinaryConv2d, BinaryLinear
+from .layers import BinaryConv2d, BinaryLinear, evaluating
 from .ops import sign
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
@@ -69,23 +69,6 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
     found.append(Cost("the rest", "norms, activations, functions", parameters, BITS * parameters, 0, products))
     sums = (sum(getattr(layer, key) for layer in found) for key in ("parameters", "bits", "bops", "flops"))
     return [*found, Cost("total", type(network).__name__, *sums)]
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """`network` in evaluation, without gradients and without the fused attention that calls no layer; afterwards each
-    module is in the mode it was in."""
-    modes = {module: module.training for module in network.modules()}
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

@@ -10,9 +10,11 @@ the sign: border inputs are 0, as everywhere in this field; bit-packed inference
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn, no_grad
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import ops
@@ -88,7 +90,8 @@ class BinaryLinear(_BinaryOperands, nn.Linear):
 
 def binarize_together(network: nn.Module) -> None:
     """From now on pass the weights of all layers that share the network's learnt binarizer through it together, so that
-    one table serves a step. Evaluation needs no table, and there each layer looks after itself."""
+    one table serves a step. Evaluation needs no table, and there each layer looks after itself. A part of
+    `network` that is computed twice (activation checkpointing) would find its weight gone: not to be used together."""
     network.register_forward_pre_hook(_make_ready)
     network.register_forward_hook(_forget)
 
@@ -123,6 +126,23 @@ def own_binarizers(network: nn.Module) -> None:
                 setattr(module, name, None)
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """`network` in evaluation, without gradients and without the fused attention that calls no layer; afterwards each
+    module is in the mode it was in."""
+    modes = {module: module.training for module in network.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def watch(network: nn.Module, x: Tensor) -> list[dict]:
     """Pass x through `network` and report every binary layer as it is really used: the distinct values that enter
     it, and the largest number of distinct values per output channel that multiply them."""
@@ -138,8 +158,8 @@ def watch(network: nn.Module, x: Tensor) -> list[dict]:
     for name, module in network.named_modules():
         if isinstance(module, _BinaryOperands) and module.weight_binarizer is not None:
             handles.append(module.register_forward_pre_hook(lambda m, inputs, name=name: look(name, m, inputs)))
-    with no_grad():
-        network.eval()(x)
+    with evaluating(network):
+        network(x)
     for handle in handles:
         handle.remove()
     return seen

@@ -18,6 +18,13 @@ def sign(x: Tensor) -> Tensor:
     return two_valued.add_(x.clamp(-1, 1), alpha=0)  # nothing but NaN survives the factor 0
 
 
+def memory_order(x: Tensor) -> list[int]:
+    """The axes of x as they lie in memory, the first one first: to permute and flatten x so copies nothing."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return [0, 2, 3, 1]
+    return list(range(x.dim()))
+
+
 def center(weight: Tensor) -> Tensor:
     """weight (O, I, k, k) or (O, I) minus its mean over each output channel."""
     return weight - weight.mean(dim=tuple(range(1, weight.dim())), keepdim=True)

@@ -65,19 +65,21 @@ def curves(rows: list[dict], quantity: str | None = None, ax: Axes | None = None
 
 
 def estimators(rows: list[dict]) -> np.ndarray:
-    """What the learnt binarizers have become, one column an arm: above F, below F' over the weights they saw. The
-    first seed from its first (light) to its last epoch (dark), the other seeds at their end as thin lines."""
-    learnt: dict[str, list[dict]] = {}
+    """What the learnt binarizers have become, one column an arm (two, if it learns that of activations too): above F,
+    below F' over the weights they saw. The first seed from its first (light) to its last epoch (dark), the other seeds
+    at their end as thin lines."""
+    learnt: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
-        if row["curve"] and "estimator" in row["curve"][-1]:
-            learnt.setdefault(row["arm"], []).append(row)
+        for kind in ("estimator", "activation_estimator"):
+            if row["curve"] and kind in row["curve"][-1]:
+                learnt.setdefault((row["arm"], kind), []).append(row)
     axes = plt.subplots(2, len(learnt), figsize=(max(6.5 * len(learnt), 8), 6.4), layout="constrained", sharex=True,
                         squeeze=False)[1]  # fmt: skip
-    for (above, below), (arm, own) in zip(axes.T, learnt.items(), strict=True):
-        seen = [epoch["estimator"] for epoch in own[0]["curve"] if "estimator" in epoch]
+    for (above, below), ((arm, kind), own) in zip(axes.T, learnt.items(), strict=True):
+        seen = [epoch[kind] for epoch in own[0]["curve"] if kind in epoch]
         colours = sns.color_palette("flare", len(seen))
         for row in own[1:]:
-            x, slope, soft = learnt_function(row["curve"][-1]["estimator"])
+            x, slope, soft = learnt_function(row["curve"][-1][kind])
             for ax, values in ((above, soft), (below, slope)):
                 ax.plot(x, values, color="grey", linewidth=0.8, label="other seeds" if row is own[1] else None)
         for i, estimator in enumerate(seen):
@@ -85,13 +87,17 @@ def estimators(rows: list[dict]) -> np.ndarray:
             name = f"after epoch {i + 1}" if i in (0, len(seen) - 1) else None
             for ax, values in ((above, soft), (below, slope)):
                 ax.plot(x, values, color=colours[i], label=name, linewidth=1.8)
-        density = np.array(seen[-1]["weights"])
-        edges, top = np.linspace(*seen[-1]["range"], len(density) + 1), max(1e-9, below.get_ylim()[1])
-        below.stairs(0.6 * top * density / density.max(), edges, fill=True, alpha=0.2, color="tab:blue",
-                     label="weights (share)", zorder=0)  # fmt: skip
-        unit = "standardised (sd of the channel)" if own[0]["recipe"]["standardize"] else "centred (no unit)"
-        above.set(title=f"{arm}: the learnt function, seed {own[0]['seed']}", ylabel="F")
-        below.set(xlabel=f"weight before the sign, {unit}", ylabel="F′")
+        title, label = f"{arm}: learnt for activations, seed {own[0]['seed']}", "activation before the sign (no unit)"
+        if kind == "estimator":
+            title = f"{arm}: learnt for weights, seed {own[0]['seed']}"
+            density = np.array(seen[-1]["weights"])
+            edges, top = np.linspace(*seen[-1]["range"], len(density) + 1), max(1e-9, below.get_ylim()[1])
+            below.stairs(0.6 * top * density / density.max(), edges, fill=True, alpha=0.2, color="tab:blue",
+                         label="weights (share)", zorder=0)  # fmt: skip
+            unit = "standardised (sd of the channel)" if own[0]["recipe"]["standardize"] else "centred (no unit)"
+            label = f"weight before the sign, {unit}"
+        above.set(title=title, ylabel="F")
+        below.set(xlabel=label, ylabel="F′")
         below.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
     return axes
 

@@ -76,7 +76,8 @@ def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: to
     """All that is kept of a run. `metrics` are the last epoch's (none if it diverged), `best` the best epoch's."""
     judged = [epoch for epoch in curve if task.headline in epoch]
     last = judged[-1] if judged and status == "finished" else {}
-    kept = {key: value for key, value in last.items() if key not in ("epoch", "loss", "seconds", "estimator")}
+    beside = ("epoch", "loss", "seconds")
+    kept = {key: value for key, value in last.items() if key not in beside and not isinstance(value, dict)}
     trained_seconds = curve[-1].get("seconds", seconds) if curve else seconds
     items = len(curve) * len(task.train_set) if task.train_set is not None else 0
     return {

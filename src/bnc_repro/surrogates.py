@@ -5,8 +5,6 @@ function returns d for x of any shape; a rule that looks at g too (`RULES`) retu
 runs from 0 to 1. domain: W weights, A activations, as in the paper. source: the paper, with the equation where
 we could check it. code: where the authors' code differs. same: another entry with this derivative. Scale,
 centring and standardisation belong to the layer.
-Left out: MetaQuant's MultiFC (NeurIPS 2019), whose network is trained through one unrolled step of the weights'
-optimizer, so it is no function of x and g alone.
 """
 
 import math

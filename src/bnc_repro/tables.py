@@ -11,7 +11,7 @@ Legend: M nodes, P pieces of the M - 1 cells between them, ... any shape of x, R
 import torch
 from torch import Tensor, nn
 
-from .ops import sign
+from .ops import memory_order, sign
 
 PART = 262_144
 DENSE = 6.0
@@ -22,7 +22,7 @@ def nodes(xs: tuple[Tensor, ...], count: int) -> Tensor:
     so that single large elements make no cell coarse but their own; evenly spaced where there are none.
     r lies a hair beyond the largest abs(x) of this call, so that no element is rounded to a place outside; 1 if an x
     holds NaN or infinity (nothing learns from such a step)."""
-    flat = [x.detach().permute(_order(x)).flatten() for x in xs]
+    flat = [x.detach().permute(memory_order(x)).flatten() for x in xs]
     ends = torch.stack([torch.stack(torch.aminmax(x)) for x in flat])
     square = torch.stack([torch.linalg.vector_norm(x) for x in flat]).square().sum() / sum(map(len, flat))
     radius = ends.abs().amax().clamp(min=1e-6) * (1 + 1e-5)
@@ -31,13 +31,6 @@ def nodes(xs: tuple[Tensor, ...], count: int) -> Tensor:
     steps = torch.linspace(0, 1, count // 8 * 3 + 1, dtype=radius.dtype, device=radius.device)
     half = torch.cat([steps * dense, dense + steps[3::3] * (radius - dense)])
     return torch.cat([-half.flip(0)[:-1], half])
-
-
-def _order(x: Tensor) -> list[int]:
-    """The axes of x as they lie in memory: to flatten x in this order copies nothing."""
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return [0, 2, 3, 1]
-    return list(range(x.dim()))
 
 
 class _Room:
@@ -123,8 +116,8 @@ class TabulatedSign(torch.autograd.Function):
         # In a piece the derivative is linear: slope + rise * share.
         slope, rise = ((gate * part[:, None]).sum(0).flatten() * scale for part in (slopes[:, :-1], slopes.diff()))
         threads = torch.get_num_threads() if on_cpu else 1
-        sums = torch.zeros(2 ** (threads.bit_length() - 1), len(slope), dtype=torch.complex(slope, rise).dtype,
-                           device=grid.device)  # fmt: skip
+        rows = 2 ** (threads.bit_length() - 1)
+        sums = torch.view_as_complex(slope.new_zeros(rows, len(slope), 2))
         lines = torch.stack([slope, rise], 1)
         longest = max(x.numel() for x in xs)
         room = _Room(grid, min(PART if on_cpu else 32 * PART, longest))
@@ -150,7 +143,7 @@ def _by_piece(x: Tensor, grad: Tensor, cuts: Tensor | None, lines: Tensor, sums:
     """All that is done element by element: g (slope + rise share), of the shape of x; adds g and g share, as a complex
     number, to each piece's sum (T, P), T threads. x and grad (...); cuts (M-1, 2) or None; lines (P, 2) slope and
     rise. Done in parts of the size of `room`, which on a CPU fits in a cache."""
-    order = _order(x)
+    order = memory_order(x)
     x = x if x.permute(order).is_contiguous() else x.contiguous()
     done = torch.empty_like(x)
     flat = [whole.permute(order).flatten() for whole in (x, grad, done)]
@@ -159,9 +152,8 @@ def _by_piece(x: Tensor, grad: Tensor, cuts: Tensor | None, lines: Tensor, sums:
         g, out = g.view(rows, -1), out.view(rows, -1)
         piece, share = room.cells(part.view(rows, -1))
         if cuts is not None:
-            passed = [cut <= share for cut in room.two(cuts, piece)]
-            for beyond in passed:
-                piece.add_(beyond, alpha=len(cuts))
+            for cut in room.two(cuts, piece):
+                piece.add_(cut <= share, alpha=len(cuts))
         slope, rise = room.two(lines, piece)
         torch.addcmul(slope, rise, share, out=out).mul_(g)
         slope.copy_(g)

@@ -68,7 +68,7 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         })  # fmt: skip
 
     while epoch < recipe.epochs:
-        started, saved = time.monotonic() - seconds, time.monotonic()
+        started, saved, looked_at = time.monotonic() - seconds, time.monotonic(), done
         network.train()
 
         # The order and the augmentation of this epoch, from its own streams.
@@ -89,22 +89,22 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
             with torch.autocast(device.type, getattr(torch, recipe.precision), recipe.precision != "float32"):
                 loss = task.loss(network, batch)
             losses[done] = loss.detach()
-            if device.type == "cpu":  # here a look costs nothing, and the weights that broke are still there
-                stop_if_diverged(losses[: done + 1], epoch, network, partial(task.loss, network, batch))
+            done += 1
+            # A look at the losses while the weights that broke one are still there; elsewhere than here it is a wait.
+            if device.type == "cpu" or done % CHECK_EVERY == 0 or done == steps_per_epoch:
+                stop_if_diverged(losses[:done], looked_at, epoch, network, partial(task.loss, network, batch))
+                looked_at = done
             scaler.scale(loss).backward()
             for stepper in steppers:
                 scaler.step(stepper)
                 stepper.zero_grad()
             scaler.update()
-            done += 1
 
-            # A look at the loss now and then, and a checkpoint within a long epoch.
-            if done % CHECK_EVERY == 0 or done == steps_per_epoch:
-                stop_if_diverged(losses[:done], epoch, network, partial(task.loss, network, batch))
+            # A checkpoint within a long epoch.
+            if time.monotonic() - saved > SAVE_SECONDS and done < steps_per_epoch:
                 seconds = time.monotonic() - started
-                if time.monotonic() - saved > SAVE_SECONDS and done < steps_per_epoch:
-                    save()
-                    saved = time.monotonic()
+                save()
+                saved = time.monotonic()
 
         seconds = time.monotonic() - started
         epoch, done = epoch + 1, 0
@@ -148,14 +148,16 @@ def set_rates(steppers: list, recipe: Recipe, step: int, steps_per_epoch: int) -
             group["lr"] = value
 
 
-def stop_if_diverged(losses: Tensor, epoch: int, network: nn.Module, again: Callable[[], Tensor]) -> None:
-    """Raise Diverged naming the first epoch and step whose loss is no finite number, and the layer it began in: `again`
-    is the forward pass that is looked at."""
-    bad = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
+def stop_if_diverged(
+    losses: Tensor, first: int, epoch: int, network: nn.Module, again: Callable[[], Tensor]
+) -> None:
+    """Raise Diverged naming the epoch and the step, from `first` on, whose loss is no finite number, and the layer it
+    began in: `again` is the forward pass that is looked at."""
+    bad = torch.nonzero(~torch.isfinite(losses[first:])).flatten().tolist()
     if bad:
         place = first_nonfinite(network, again)
         raise Diverged(
-            f"the loss is {losses[bad[0]].item()} in epoch {epoch + 1}, step {bad[0] + 1}"
+            f"the loss is {losses[first + bad[0]].item()} in epoch {epoch + 1}, step {first + bad[0] + 1}"
             + (f", first seen in {place}" if place else "") + "; a smaller learning_rate is the usual remedy"
         )
 
@@ -183,24 +185,31 @@ def first_nonfinite(network: nn.Module, forward: Callable[[], Tensor]) -> str | 
 
 @torch.no_grad()
 def estimator_state(network: nn.Module) -> dict:
-    """What a learnt weight binarizer (the first, if each layer has its own) has become: its slope at 0, the share of
-    weights it lets learn, F' over -3..3 (F is its integral from 0, as F(0) = 0) and the weights beneath."""
+    """What the learnt binarizers (the first, if each layer has its own) have become: slope at 0 and F' over -3..3 (F is
+    its integral from 0, as F(0) = 0), those of activations by names of their own; for weights also the share that is
+    let learn and their histogram."""
     layers = [m for m in network.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
-    learnt = [m for m in layers if m.weight_binarizer and any(True for _ in m.weight_binarizer.parameters())]
-    if not learnt:
-        return {}
-    binarizer = learnt[0].weight_binarizer
-    weights = torch.cat([layer.latent_weight().flatten() for layer in learnt])
-    opened = [layer.weight_binarizer.derivative(layer.latent_weight()).count_nonzero().item() for layer in learnt]
-    grid = torch.linspace(-3, 3, 121, device=weights.device)
-    return {
-        "slope_at_0": binarizer.derivative(grid.new_zeros(1)).item(),
-        "open_share": sum(opened) / len(weights),
-        "estimator": {
-            "range": [-3.0, 3.0], "derivative": _rounded(binarizer.derivative(grid)),
-            "weights": _rounded(torch.histc(weights, 48, -3, 3) / len(weights)),
-        },
-    }  # fmt: skip
+    learnt = [m for m in layers if _learns(m.weight_binarizer)]
+    state = {}
+    for prefix, binarizers in (
+        ("", [m.weight_binarizer for m in learnt]),
+        ("activation_", [m.activation_binarizer for m in layers if _learns(m.activation_binarizer)]),
+    ):
+        if binarizers:
+            grid = torch.linspace(-3, 3, 121, device=next(network.parameters()).device)
+            state[f"{prefix}slope_at_0"] = binarizers[0].derivative(grid.new_zeros(1)).item()
+            state[f"{prefix}estimator"] = {"range": [-3.0, 3.0], "derivative": _rounded(binarizers[0].derivative(grid))}
+    if learnt:
+        latents = [layer.latent_weight().flatten() for layer in learnt]
+        opened = [m.weight_binarizer.derivative(x).count_nonzero().item() for m, x in zip(learnt, latents, strict=True)]
+        weights = torch.cat(latents)
+        state["open_share"] = sum(opened) / len(weights)
+        state["estimator"]["weights"] = _rounded(torch.histc(weights, 48, -3, 3) / len(weights))
+    return state
+
+
+def _learns(binarizer: Binarizer | None) -> bool:
+    return binarizer is not None and any(True for _ in binarizer.parameters())
 
 
 def _rounded(values: Tensor) -> list[float]:
