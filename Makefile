@@ -50,7 +50,7 @@ lab: $(STAMP) ## JupyterLab on the notebooks
 publish: $(STAMP) ## copy finished rows from runs/ to results/
 	@$(BIN)/python -m bnc_repro publish
 
-small gpu paper: $(STAMP) ## the same on real data in DATA=folder: two cores, one GPU, the paper's eight GPUs
+small gpu paper: $(STAMP) ## the same on real data in DATA=folder: two cores, one GPU, every GPU of the machine
 	@$(if $(DATA),BNC_DATA='$(abspath $(DATA))') $(BIN)/dvc repro pipelines/$@/dvc.yaml
 
 presets: $(STAMP) ## the ablation's arms and presets on the sample, 20 seeds each (about half an hour)

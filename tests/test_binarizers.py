@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from bnc_repro import config, images, ops, tables
-from bnc_repro.binarizers import BINARIZERS, PRESETS, Surrogate, get
+from bnc_repro.binarizers import BINARIZERS, LEARNT, PRESETS, Surrogate, get
 from bnc_repro.classifiers import CLASSIFIERS
-from bnc_repro.layers import BinaryConv2d, BinaryLinear
+from bnc_repro.layers import BinaryConv2d, BinaryLinear, own_binarizers
 from bnc_repro.learnt import Classifier
 from bnc_repro.straight_through import Binarizer, set_progress
 from bnc_repro.surrogates import SURROGATES
@@ -193,6 +194,85 @@ def test_adaste_moves_only_towards_the_other_sign():
     g = torch.tensor([2.0, 2.0, -2.0, 2.0, 1.0, -1.0], dtype=torch.float64)
     (get("adaste")(x) * g).sum().backward()
     assert x.grad.tolist() == [1.0, 0.5, -0.5, 0.0, 0.0, 0.0]
+
+
+def test_the_cut_points_belong_to_the_side_the_formula_says():
+    """At the very edge: adaste's 2, ReCU's Q, the corner of RBNN's triangle, DSQ's 1, SiMaN's median of four."""
+    def derivative(name, *values, progress=1.0):
+        x = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+        binarizer = get(name)
+        set_progress(binarizer, progress)
+        y = binarizer(x)
+        y.sum().backward()
+        return y.tolist(), x.grad.tolist()
+
+    assert derivative("adaste", 2.0, 1.999, 2.001)[1] == pytest.approx([0.5, 0.5, 1 / 2.001])
+    q = -math.log(2 - 2 * 0.99)  # in units of the mean size, which is 1 for these ten values
+    assert derivative("recu", q * (1 - 1e-12), q * (1 + 1e-12), *[(10 - 2 * q) / 8] * 8)[1] == [1, 0, *[1] * 8]
+    corner = math.sqrt(2) / 10  # t = 10 at the end of the schedule
+    inside, outside = derivative("rbnn", corner - 1e-9, corner + 1e-9)[1]
+    assert 0 < inside < 1e-6
+    assert outside == 0
+    a = 0.2
+    k, s = math.log(2 / a - 1) / 2, 1 / (1 - a)
+    edge = k * s * (1 - math.tanh(k) ** 2)
+    assert derivative("dsq", 1.0, -1.0, 1.0000001)[1] == pytest.approx([edge, edge, 0.0])
+    assert derivative("siman", 1.0, -2.0, 3.0, -4.0)[0] == [-1, -1, 1, 1]  # the median is the lower of the two, 2
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 3, 3), (5, 7), (9,)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_siman_takes_the_median_of_each_channel(shape, dtype):
+    """In every memory format and precision: +1 where the size is above torch's median of the channel."""
+    torch.manual_seed(0)
+    x = torch.randn(shape).to(dtype)
+    formats = [x, x.contiguous(memory_format=torch.channels_last)] if x.dim() == 4 else [x]
+    size = x.abs().double()
+    channels = size.flatten(1) if x.dim() > 1 else size[None]
+    wanted = (channels > channels.median(1, keepdim=True).values).double() * 2 - 1
+    for given in formats:
+        assert torch.equal(get("siman")(given).double(), wanted.view(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [name for name in BINARIZERS if name not in LEARNT])
+def test_the_zoo_in_half_precision(name, dtype):
+    """Half-precision inputs keep their type, have the same two values, and the gradient of single precision to 2 %."""
+    torch.manual_seed(0)
+    x = torch.randn(6, 50).to(dtype)
+    outputs, grads = [], []
+    for given in (x, x.float()):
+        leaf, binarizer = given.clone().requires_grad_(), get(name)
+        set_progress(binarizer, 0.5)
+        y = binarizer(leaf)
+        assert y.dtype == given.dtype
+        y.sum().backward()
+        outputs.append(y.float())
+        grads.append(leaf.grad.float())
+    if name not in ("biper", "progressive"):  # whose forward itself rounds
+        assert torch.equal(*outputs)
+    if name != "biper":  # cos(20 x) is as good as its argument
+        assert relative(grads[0], grads[1]) < 0.02
+
+
+def test_each_layer_may_learn_its_own():
+    """own_binarizers: as many classifiers as layers, none shared or at the top, each with its own gradient."""
+    torch.manual_seed(0)
+    network = CLASSIFIERS["resnet20"](num_classes=3, stem="half", width=4, blocks=(1, 1), weight_binarizer="mlp",
+                                      activation_binarizer="approx_sign")  # fmt: skip
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        before = network(x)
+    own_binarizers(network)
+    assert network.weight_binarizer is None
+    layers = [m for m in network.modules() if isinstance(m, BinaryConv2d)]
+    assert len({id(layer.weight_binarizer) for layer in layers}) == len(layers) == 2
+    with torch.no_grad():
+        assert torch.equal(network(x), before)
+    network(x).square().sum().backward()
+    grads = [layer.weight_binarizer.layers[0].weight.grad for layer in layers]
+    assert all(grad.abs().sum() > 0 for grad in grads)
+    assert not torch.equal(*grads)
 
 
 def test_dsq_gradients_are_autograd_on_its_soft_function():
@@ -524,6 +604,22 @@ def test_official_is_the_released_module(tabulated):
         assert relative(found.flatten(), numbers[wanted]) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["ste", "ede", "tanh", "rbnn", "progressive", "dsq", "mlp"])
+def test_a_schedule_is_compiled_a_few_times_not_at_every_step(name):
+    """Progress is a number that changes at each step: torch.compile makes it a variable after its first change. (Not
+    under the cosines and logarithms of fda, reste and recu, which it compiles anew until its limit, then leaves alone.)
+    """
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    layer = BinaryConv2d(2, 3, 3, weight_binarizer=name, activation_binarizer="approx_sign")
+    compiled, x = torch.compile(layer, backend=counter, fullgraph=True), torch.randn(2, 2, 5, 5)
+    for step in range(12):
+        set_progress(layer, step / 12)
+        compiled(x).square().sum().backward()
+    assert counter.frame_count <= 4
+
+
 @pytest.mark.parametrize("name", ["ste", "ede", "dsq", "mlp"])
 def test_compiled_networks_give_the_same_gradients(name):
     """Under torch.compile a network with binarizers has the same outputs and gradients, without a graph break."""
@@ -616,8 +712,8 @@ def test_tables_take_tensors_of_any_size_and_layout(layout, monkeypatch):
     tabulated = steep(20, factor=1.5)
     exact = steep(20, factor=1.5, tabulated=False)
     found, wanted = (
-        torch.autograd.grad(binarizer.together(*xs), [*xs, *binarizer.parameters()], gs)
-        for binarizer in (tabulated, exact)
+        torch.autograd.grad([binarizer(x, table) for x in xs], [*xs, *binarizer.parameters()], gs)
+        for binarizer, table in ((tabulated, tabulated.table([tables.extent(x) for x in xs])), (exact, None))
     )
     for ours, theirs in zip(found, wanted, strict=True):
         assert relative(ours, theirs) < 1e-4

@@ -15,14 +15,15 @@ PACKAGE = ROOT / "src" / "bnc_repro"
 
 # A module imports only from a strictly lower rank, inside functions too. A new module takes its place here.
 RANKS = (
-    "ops config metrics statistics losses checkpoint distributed pictures provenance figures",
-    "surrogates tables straight_through images keypoints",
-    "learnt coco_eval people embedded doctor",
+    "typed",
+    "ops config metrics statistics losses checkpoint distributed pictures provenance figures released",
+    "surrogates tables straight_through keypoints manifest",
+    "learnt coco_eval people embedded doctor images",
     "binarizers",
     "layers",
-    "task backbone optim cost",
-    "classifiers posenets convert",
-    "train report",
+    "task backbone optim cost health",
+    "classifiers hrnet convert",
+    "posenets train report",
     "classify pose",
     "run plots",
     "notebook",
@@ -30,7 +31,7 @@ RANKS = (
     "__main__",
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names.split()} | {"__init__": -1}
-WITHOUT_TORCH = ("config", "statistics", "people")
+WITHOUT_TORCH = ("typed", "config", "statistics", "people")
 # Imported where they are used: training must not need them. Tables and figures may.
 EXTRAS = set("dvc matplotlib nbclient nbconvert nbformat pandas papermill pycocotools seaborn".split())
 MAY_IMPORT_EXTRAS = ("report", "plots", "notebook", "publish")

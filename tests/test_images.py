@@ -1,14 +1,16 @@
 """Classification sets: even parts, draws that depend on (seed, epoch, image) alone, and clear complaints."""
 
 import gzip
+import hashlib
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from bnc_repro import images
+from bnc_repro import doctor, images, manifest, provenance
 from bnc_repro.config import Data
 
 SIZES = {"train": 40, "t10k": 20}
@@ -211,14 +213,101 @@ def test_faulty_class_folders_are_named(folders):
         images.load(data, train=False)
 
 
-def test_an_unreadable_image_is_named(folders):
-    """A cut-off picture stops the batch that needs it with its path and the remedy."""
-    path = folders / "train" / "dog" / "3.png"
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_an_unreadable_image_stops_a_run_before_it_starts(folders, part, in_memory, capsys):
+    """A cut-off picture is named with the remedy; a share of the training pictures may be left out."""
+    path = folders / part / "dog" / "1.png"
     path.write_bytes(path.read_bytes()[:200])
-    train = images.load(Data(root=str(folders), kind="imagefolder", image_size=(8, 8)), train=True)
-    with pytest.raises(ValueError, match=re.escape(f"picture {path} is damaged or cut off")) as caught:
-        train.__getitems__([train.files.index(str(path))])
-    assert "copy it again" in str(caught.value)
+    options = {"root": str(folders), "kind": "imagefolder", "image_size": (8, 8), "in_memory": in_memory}
+    said = re.escape(f"picture {path} is damaged or cut off")
+    with pytest.raises(ValueError, match=said + ".*copy it again.*data.max_bad_share"):
+        images.load(Data(**options), train=part == "train")
+    if part == "val":
+        with pytest.raises(ValueError, match=said):
+            images.load(Data(**options, max_bad_share=0.5), train=False)
+    else:
+        assert len(images.load(Data(**options, max_bad_share=0.09), train=True)) == 11
+        assert re.search(said + ".*left out", capsys.readouterr().err)
+
+
+def test_an_image_that_turns_bad_is_named_counted_and_replaced(folders, capsys):
+    """Up to max_bad_share; without it, or beyond it, the batch that needs the picture stops."""
+    data = Data(root=str(folders), kind="imagefolder", image_size=(8, 8))
+    strict = images.load(data, train=True)
+    lenient = images.load(replace(data, max_bad_share=0.1), train=True)
+    paths = [folders / "train" / "dog" / name for name in ("3.png", "4.png")]
+    paths[0].write_bytes(b"")
+    first, second = (strict.files.index(str(path)) for path in paths)
+    with pytest.raises(ValueError, match=r"3\.png is empty .*that makes 1, data.max_bad_share allows 0"):
+        strict.__getitems__([first])
+    batch = lenient.__getitems__([first, first + 1])
+    assert torch.equal(batch["image"][0], batch["image"][1])
+    assert re.search(r"3\.png is empty .*replaced by the next one \(1 of 1\)", capsys.readouterr().err)
+    paths[1].write_bytes(b"")
+    with pytest.raises(ValueError, match=r"4\.png is empty .*that makes 2, data.max_bad_share allows 1"):
+        lenient.__getitems__([second])
+
+
+def test_a_manifest_stands_for_the_pictures(folders, monkeypatch):
+    """Names and sizes are compared with it; many pictures without one are refused; it names the data."""
+    data = Data(root=str(folders), kind="imagefolder", image_size=(8, 8))
+    monkeypatch.setattr(manifest, "FEW", 5)
+    with pytest.raises(ValueError, match=r"has 12 pictures and no manifest.csv: `python -m bnc_repro data check"):
+        images.load(data, train=True)
+    files = doctor.pictures_of(folders)
+    assert len(files) == 16
+    written = manifest.write(folders, files)
+    assert written.read_text().splitlines()[0] == "path,bytes,sha256"
+    path = folders / "train" / "cat" / "1.png"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert f"train/cat/1.png,{path.stat().st_size},{digest}" in written.read_text().splitlines()
+    assert provenance.data_fingerprint(folders) == hashlib.sha256(written.read_bytes()).hexdigest()
+    assert len(images.load(data, train=True)) == 12
+    (folders / "train" / "cat" / "new.png").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"new\.png is not in manifest\.csv: .*data check"):
+        images.load(data, train=True)
+    (folders / "train" / "cat" / "new.png").unlink()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"1\.png has \d+ bytes, manifest\.csv says \d+"):
+        images.load(data, train=True)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"train lacks 1 pictures that manifest\.csv lists, such as train/cat/1\.png"):
+        images.load(data, train=True)
+
+
+@pytest.mark.parametrize("kind", ["fashion_mnist", "imagefolder", "in memory"])
+def test_validation_images_come_from_the_training_images(fashion, folders, kind):
+    """A share of the training images, evenly among them, is judged in place of the test images, never trained on."""
+    data = Data(root=str(fashion), train_limit=20, validation=0.25)
+    if kind != "fashion_mnist":
+        data = Data(root=str(folders), kind="imagefolder", image_size=(8, 8), validation=0.25,
+                    in_memory=kind == "in memory")  # fmt: skip
+    whole = images.load(replace(data, validation=0.0), train=True)
+    train, judged = images.load(data, train=True), images.load(data, train=False)
+    assert (len(train), len(judged)) == (0.75 * len(whole), 0.25 * len(whole))
+    if kind == "imagefolder":
+        assert sorted(train.files + judged.files) == sorted(whole.files)
+    else:
+        every = {image.numpy().tobytes() for image in whole.images}
+        parts = [{image.numpy().tobytes() for image in part.images} for part in (train, judged)]
+        assert parts[0] | parts[1] == every
+        assert not parts[0] & parts[1]
+    assert len(judged.labels.unique()) == (5 if kind == "fashion_mnist" else 2)
+
+
+def test_folders_in_memory_hold_the_same_pixels(folders):
+    """Decoded once to the size asked for; CIFAR-10 may come as class folders too."""
+    data = Data(root=str(folders), kind="imagefolder", image_size=(20, 30), in_memory=True)
+    kept = images.load(data, train=True)
+    read = np.asarray(Image.open(folders / "train" / "cat" / "1.png"))
+    assert np.array_equal(kept.images[1].permute(1, 2, 0).numpy(), read)
+    assert kept.labels.tolist() == [0] * 6 + [1] * 6
+    assert kept.classes == ["cat", "dog"]
+    assert len(images.load(replace(data, train_limit=4), train=True)) == 4
+    other = images.load(replace(data, kind="cifar10", in_memory=False), train=False)
+    assert other.images.shape == (4, 3, 20, 30)
 
 
 def test_a_picture_becomes_an_image_of_the_set(folders):

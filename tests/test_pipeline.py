@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import yaml
 
-from bnc_repro import config, notebook, provenance, publish, report, run
+from bnc_repro import config, notebook, provenance, publish, report, run, statistics
 from bnc_repro.binarizers import BINARIZERS
 
 ROOT = Path(__file__).parent.parent
@@ -33,8 +33,9 @@ def expected_modules(name):
     if name == "cells":
         return None
     page = {"__main__", "notebook", *provenance.closure("plots")}
-    if name == "ablation":
-        return {"__main__", *run.modules("linear_vs_soft")}
+    trained = {"ablation": "linear_vs_soft", "images": "imagenet_resnet", "poses": "coco_pose"}
+    if name in trained:
+        return {"__main__", *run.modules(trained[name])}
     if name == "idea":  # nothing is trained, but the notebook looks into the binarizers
         return page | set(provenance.closure("binarizers"))
     if name in SAMPLE:
@@ -54,10 +55,14 @@ def test_stages_depend_on_what_they_import(file):
 
 @pytest.mark.parametrize("file", STAGE_FILES, ids=lambda file: file.parent.name)
 def test_the_matrix_is_the_arms(file):
-    """The ablation's matrix names exactly the arms of its profile."""
+    """A stage that trains an arm at a time names exactly the arms of its profile that are trained."""
     profile = "sample" if file.parent == ROOT else file.parent.name
-    matrix = yaml.safe_load(file.read_text())["stages"]["ablation"]["matrix"]
-    assert matrix["arm"] == list(config.experiment_section("linear_vs_soft", profile)["arms"])
+    stages = yaml.safe_load(file.read_text())["stages"]
+    for name, experiment in (("ablation", "linear_vs_soft"), ("images", "imagenet_resnet"), ("poses", "coco_pose")):
+        if name in stages:
+            arms = config.experiment_section(experiment, profile)["arms"]
+            trained = [arm for arm, changes in arms.items() if changes.get("network") != "mean_pose"]
+            assert stages[name]["matrix"]["arm"] == trained
 
 
 @pytest.mark.parametrize("profile", config.PROFILES)
@@ -105,6 +110,20 @@ def test_published_studies_are_of_this_code():
         for arm in section["arms"] for seed in section["seeds"]
     }  # fmt: skip
     assert {path.stem for path in (ROOT / "results" / "presets" / "linear_vs_soft").glob("*.json")} <= known
+
+
+@pytest.mark.parametrize("arm", ["linear-fixed", "mlp-fixed"])
+def test_the_preset_fixed_is_reliable_over_twenty_seeds(arm):
+    """In the published study no seed collapses, turns round or closes its gates, and none loses to straight-through."""
+    rows = report.published("presets", "linear_vs_soft")
+    own = [row for row in rows if row["arm"] == arm]
+    assert len(own) == 20
+    for row in own:
+        assert row["metrics"]["top1"] > 10 + 10  # chance, and ten points
+        assert row["metrics"]["slope_at_0"] > 0
+        assert row["metrics"]["open_share"] >= 0.05
+    values = report.by_arm(rows)
+    assert statistics.paired(values[arm], values["ste"]).low > -0.5
 
 
 def test_the_reliability_table_counts_collapse_and_reversal():
@@ -211,7 +230,8 @@ def test_a_changed_output_is_noticed():
     ("words", "sentence"),
     [
         (["run", "imagenet_resnet", "--set", "epochz=3"], "unknown recipe key epochz; known, nearest first: epochs"),
-        (["run", "imagenet_resnet", "--set", "epochs=0"], "recipe key epochs must be finite and at least 1"),
+        (["run", "imagenet_resnet", "--set", "epochs=-1"], "recipe key epochs must be finite and at least 0"),
+        (["run", "imagenet_resnet", "--set", "epochs=0"], "epochs is 0, which only judges the file that init_from"),
         (["run", "imagenet_resnet", "--set", "learning_rate=-1"], "recipe key learning_rate must be above 0"),
         (["run", "imagenet_resnet", "--set", "batch_size=99999"], "there are 10000 training items"),
         (["run", "imagenet_resnet", "--set", "weight_binarizer=stee"], "unknown binarizer 'stee'; known, nearest"),
@@ -251,7 +271,8 @@ def test_a_run_then_evaluate_and_predict(tmp_path):
 
 def test_list_binarizers():
     """Every binarizer stands in the list with its source."""
-    head, *lines = command("list", "binarizers").stdout.splitlines()
+    head, *lines, left_out = command("list", "binarizers").stdout.splitlines()
+    assert left_out.startswith("left out: MetaQuant: ")
     assert head.split() == ["name", "parameters", "domain", "source"]
     assert [line.split()[0] for line in lines] == list(BINARIZERS)
     assert all(re.search(r"\d{4}\.\d{4,5}|spikingjelly|CVPR|bitorch", line) for line in lines)

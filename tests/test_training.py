@@ -18,13 +18,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bnc_repro import checkpoint, classify, config, images, provenance, train
+from bnc_repro import checkpoint, classify, config, health, images, provenance, released, train
 from bnc_repro import run as run_module
+from bnc_repro.classifiers import CLASSIFIERS
 from bnc_repro.layers import BinaryLinear
 from bnc_repro.run import folder_of, load_network, modules, run
 
 CPU = torch.device("cpu")
-SIZES = {"train": 320, "t10k": 100}
 
 # Forks a process for every job read from stdin, so that torch is imported once.
 SERVER = """
@@ -102,26 +102,6 @@ def server(tmp_path_factory):
     made.process.stdin.close()
     made.process.wait(10)
     made.process.stdout.close()
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    head = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
-    path.write_bytes(head + array.astype(np.uint8).tobytes())
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> str:
-    """320 training and 100 test images: ten patterns under noise, in Fashion-MNIST's files."""
-    root = tmp_path_factory.mktemp("data")
-    (root / "FashionMNIST" / "raw").mkdir(parents=True)
-    draw = np.random.default_rng(0)
-    patterns = np.kron(draw.integers(0, 192, (10, 4, 4)), np.ones((7, 7), int))  # flat squares of 7 px
-    for part, count in SIZES.items():
-        labels = np.arange(count) % 10
-        pixels = patterns[labels] + draw.integers(0, 64, (count, 28, 28))
-        write_idx(root / "FashionMNIST" / "raw" / f"{part}-images-idx3-ubyte", pixels)
-        write_idx(root / "FashionMNIST" / "raw" / f"{part}-labels-idx1-ubyte", labels)
-    return str(root)
 
 
 @pytest.fixture
@@ -209,6 +189,21 @@ def test_an_interrupted_run_ends_with_the_same_bits(recipe, tmp_path, step, opti
     assert not (folder / "row.json").exists()
     state = checkpoint.latest(folder)
     assert (state is None) if step == 1 else (state["epoch"] * 10 + state["done"] == step - 1)
+    assert_same_run(made, tmp_path / "whole", whole, tmp_path / "parts", run(made, tmp_path / "parts"))
+
+
+def test_a_run_stopped_at_twenty_random_steps_ends_with_the_same_bits(recipe, tmp_path):
+    """Each time it goes on for some steps; the weights at the end are the undisturbed run's, bit by bit."""
+    made = recipe(epochs=5, weight_binarizer="mlp", precision="bfloat16")
+    whole = run(made, tmp_path / "whole")
+    places = sorted(np.random.default_rng(0).choice(np.arange(1, 51), 20, replace=False))
+    for before, place in zip([0, *places], places, strict=False):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupt(patch, int(place - max(before, 1)) + 1)
+            with pytest.raises(Stop):
+                run(made, tmp_path / "parts")
+        state = checkpoint.latest(folder_of(made, tmp_path / "parts"))
+        assert (state["epoch"] * 10 + state["done"] if state else 0) == place - 1
     assert_same_run(made, tmp_path / "whole", whole, tmp_path / "parts", run(made, tmp_path / "parts"))
 
 
@@ -302,6 +297,146 @@ def test_a_checkpoint_starts_another_run_or_is_told_not_to_fit(recipe, tmp_path)
         run(recipe(init_from=path, width=8), tmp_path)
     with pytest.raises(ValueError, match=r"there is no file .*gone\.pt"):
         run(recipe(init_from=str(tmp_path / "gone.pt")), tmp_path)
+
+
+def test_two_stages_start_from_the_run_with_float_weights(recipe, tmp_path):
+    """init_from: float_weights trains the same recipe with float weights and binary activations first."""
+    made = recipe(init_from="float_weights", epochs=1)
+    first = config.with_float_weights(made)
+    assert (first.weight_binarizer, first.activation_binarizer, first.init_from) == (None, "approx_sign", "")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 12)  # ten steps of the first stage, one of the second
+        with pytest.raises(Stop):
+            run(made, tmp_path)
+    assert (folder_of(first, tmp_path) / "row.json").exists()
+    start = weights(first, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "train", None)
+        network = run_module.TASKS["imagenet_resnet"](made, CPU, None).network
+        run_module._start_from(network, made, tmp_path)
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in start.items())
+
+
+def test_a_checkpoint_is_judged_without_training(recipe, tmp_path):
+    """epochs=0 with init_from gives the metrics that the checkpoint's own run ended with."""
+    made = recipe(epochs=1)
+    row = run(made, tmp_path)
+    path = str(folder_of(made, tmp_path) / checkpoint.NAMES[0])
+    judged = run(recipe(epochs=0, init_from=path), tmp_path)
+    for key in ("top1", "top5", "test_loss"):
+        assert judged["metrics"][key] == row["metrics"][key]
+    assert judged["items_per_second"] is None
+
+
+def test_an_estimator_of_ones_own_is_named_by_its_file(recipe, tmp_path):
+    """FILE.py:NAME trains as a name does; an edit of the file is another run; mistakes are named."""
+    file = tmp_path / "mine.py"
+    text = (
+        "from bnc_repro.straight_through import Binarizer\n\n\nclass Wide(Binarizer):\n"
+        "    def derivative(self, x):\n        return (x.abs() <= {}).to(x.dtype)\n"
+    )
+    file.write_text(text.format(1.0))
+    made = recipe(epochs=1, weight_binarizer=f"{file}:Wide")
+    row = run(made, tmp_path / "runs")
+    assert row["title"] == "resnet20 Wide/approx_sign"
+    assert what_counts(row) == what_counts(run(recipe(epochs=1, weight_binarizer="ste"), tmp_path / "runs"))
+    before = folder_of(made, tmp_path / "runs")
+    file.write_text(text.format(0.1))
+    assert folder_of(made, tmp_path / "runs") != before
+    assert what_counts(run(made, tmp_path / "runs"))["curve"] != what_counts(row)["curve"]
+    with pytest.raises(ValueError, match=r"unknown class of .*mine\.py 'Wild'; known, nearest first: Wide"):
+        run(recipe(weight_binarizer=f"{file}:Wild"), tmp_path / "runs")
+    with pytest.raises(ValueError, match=r"there is no file .*gone\.py"):
+        run(recipe(weight_binarizer=f"{tmp_path}/gone.py:Wide"), tmp_path / "runs")
+
+
+def test_health_is_what_the_weights_did(recipe, tmp_path):
+    """The share of weights on another side than an epoch before, of those beyond 1, and of those that learn."""
+    row = run(recipe(epochs=2, standardize=True, weight_binarizer="ste"), tmp_path)
+    assert all(0 < epoch["flip_share"] < 1 for epoch in row["curve"])
+    network = load_network(tmp_path / "sample" / "imagenet_resnet" / row["fingerprint"] / "checkpoint.pt", CPU)[0]
+    latent = torch.cat([m.latent_weight().flatten() for m in network.modules() if hasattr(m, "latent_weight")])
+    last = row["curve"][-1]
+    assert last["saturated_share"] == pytest.approx((latent.abs() > 1).double().mean().item(), abs=1e-6)
+    assert last["open_share"] == pytest.approx((latent.abs() <= 1).double().mean().item(), abs=1e-6)
+    sides = health.weight_signs(network)
+    network.trunk.stages[0][0].conv.weight.data.neg_()
+    flipped = network.trunk.stages[0][0].conv.weight.numel() / latent.numel()
+    assert health.weight_health(network, sides)["flip_share"] == pytest.approx(flipped, abs=0.01)
+
+
+def test_a_run_at_chance_says_so(recipe, tmp_path, capsys):
+    """After CHANCE_EPOCH epochs, and at its end."""
+    run(recipe(epochs=1, learning_rate=1e-9), tmp_path)
+    assert ", hardly above chance" in capsys.readouterr().out
+    run(recipe(epochs=3), tmp_path)
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_pieces_add_up_to_the_batch(recipe, tmp_path):
+    """Gradients of two halves are the whole batch's, but for the batch statistics, which are each half's own."""
+    whole, halves = run(recipe(epochs=1), tmp_path), run(recipe(epochs=1, accumulate=2), tmp_path)
+    assert whole["curve"][0]["loss"] != halves["curve"][0]["loss"]
+    assert whole["curve"][0]["loss"] == pytest.approx(halves["curve"][0]["loss"], rel=0.1)
+    with pytest.raises(ValueError, match="which 1 processes times 3 pieces"):
+        run(recipe(accumulate=3), tmp_path)
+
+
+def test_a_compiler_that_fails_is_done_without(recipe, tmp_path, monkeypatch, capsys):
+    """The run says so, and is the run without it."""
+    plain = run(recipe(epochs=1), tmp_path)
+    monkeypatch.setattr(torch, "compile", lambda network: lambda x: torch.linalg.inv(x))
+    row = run(recipe(epochs=1, compile=True), tmp_path)
+    assert "torch.compile failed, going on without it: " in capsys.readouterr().out
+    assert what_counts(row) == what_counts(plain)
+
+
+def test_a_released_checkpoint_gives_the_same_outputs(tmp_path):
+    """A network under the released code's names, written here with plain functions, loads by init_from's way."""
+    torch.manual_seed(0)
+    ours = CLASSIFIERS["bireal18"](width=8, blocks=(1, 2), num_classes=5, weight_binarizer="mlp",
+                                   activation_binarizer="approx_sign", preset="official").eval()  # fmt: skip
+    names = {"conv1.weight": (8, 3, 7, 7), "meta_net.network.Linear0.weight": (100, 1),
+             "meta_net.network.Linear1.weight": (2, 100), "fc.weight": (5, 16), "fc.bias": (5,),
+             "layer2.0.downsample.1.weight": (16, 8, 1, 1)}  # fmt: skip
+    channels = {"layer1.0": (8, 8), "layer2.0": (8, 16), "layer2.1": (16, 16)}
+    norms = {"bn1": 8, "layer2.0.downsample.2": 16}
+    names["nonlinear.weight"] = (8,)
+    for block, (before, after) in channels.items():
+        names |= {f"{block}.binary_conv.weights": (after, before, 3, 3), f"{block}.nonlinear.weight": (after,)}
+        norms[f"{block}.bn1"] = after
+    state = {f"module.{name}": torch.randn(shape) * 0.3 for name, shape in names.items()}
+    for name, count in norms.items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            state[f"module.{name}.{part}"] = torch.rand(count) + 0.5
+        state[f"module.{name}.num_batches_tracked"] = torch.tensor(7)
+    torch.save({"epoch": 3, "state_dict": state, "best_top1_acc": 1.0}, tmp_path / "model.pth.tar")
+
+    def get(name):
+        return state[f"module.{name}"]
+
+    def norm(x, name):
+        return F.batch_norm(x, *(get(f"{name}.{part}") for part in ("running_mean", "running_var", "weight", "bias")))
+
+    images_in = torch.randn(2, 3, 64, 64)
+    x = F.prelu(norm(F.conv2d(images_in, get("conv1.weight"), stride=2, padding=3), "bn1"), get("nonlinear.weight"))
+    x = F.max_pool2d(x, 3, 2, 1)
+    for block in channels:
+        stride, weight = (2 if block == "layer2.0" else 1), get(f"{block}.binary_conv.weights")
+        centred = weight - weight.mean((1, 2, 3), keepdim=True)
+        binary = torch.where(centred >= 0, 1.0, -1.0) * centred.abs().mean((1, 2, 3), keepdim=True)
+        y = norm(F.conv2d(torch.where(x >= 0, 1.0, -1.0), binary, stride=stride, padding=1), f"{block}.bn1")
+        if stride == 2:
+            x = norm(F.conv2d(F.avg_pool2d(x, 2), get(f"{block}.downsample.1.weight")), f"{block}.downsample.2")
+        x = F.prelu(x + y, get(f"{block}.nonlinear.weight"))
+    wanted = F.linear(x.mean((2, 3)), get("fc.weight"), get("fc.bias"))
+
+    ours.load_state_dict(checkpoint.load(tmp_path / "model.pth.tar", released.translated)["network"])
+    assert torch.allclose(ours(images_in), wanted, atol=1e-4)
+    assert torch.equal(ours.weight_binarizer.layers[0].weight, get("meta_net.network.Linear0.weight"))
+    torch.save({"state_dict": {"weight": torch.ones(2)}}, tmp_path / "other.pth.tar")
+    with pytest.raises(ValueError, match="was not written by this project"):
+        checkpoint.load(tmp_path / "other.pth.tar", released.translated)
 
 
 def test_a_trained_network_comes_back_from_its_checkpoint(recipe, tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,21 +11,57 @@ from . import config
 
 def run_command(options: argparse.Namespace) -> None:
     """One run, or one for each of the profile's seeds; the path of the last row is the last line printed."""
+    from . import distributed
     from .checkpoint import write_json
     from .run import folder_of, run
+    from .train import check_shares
 
     settings = config.parse_settings(options.set)
     seeds = config.experiment_section(options.experiment, options.profile)["seeds"]
-    for seed in seeds if options.seed == "all" else [options.seed]:
-        chosen = {} if seed is None else {"seed": seed}
-        recipe = config.recipe(options.experiment, options.profile, options.arm, **settings | chosen)
+    chosen = seeds if options.seed == "all" else [options.seed]
+    changes = [settings if seed is None else settings | {"seed": seed} for seed in chosen]
+    recipes = [config.recipe(options.experiment, options.profile, options.arm, **one) for one in changes]
+    processes = _processes(options)
+    if processes > 1:
+        for recipe in recipes:  # what is wrong here would be wrong in each process, and in each restart
+            check_shares(recipe, processes)
+            folder_of(recipe)
+        launch(processes)
+    for recipe in recipes:
         row = run(recipe, options.runs)
+        if distributed.rank():
+            continue
         print(f"{row['status']}: " + ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items() if value))
         path = folder_of(recipe, options.runs) / "row.json"
         if options.rows:
             path = options.rows / f"{recipe.seed}.json"
             write_json(path, row)
         print(path)
+
+
+def _processes(options: argparse.Namespace) -> int:
+    """How many processes --processes asks for; 1 within torchrun, which has started its own."""
+    if options.processes == "gpus" and "TORCHELASTIC_RUN_ID" not in os.environ:
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    return 1 if "TORCHELASTIC_RUN_ID" in os.environ or options.processes == "gpus" else options.processes
+
+
+def launch(processes: int) -> None:
+    """Become torchrun with this very command. A process that dies is started again, and resumes."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    words = ["--max-restarts=3", "-m", "bnc_repro", *sys.argv[1:]]
+    # Without this the processes of a second start may find the addresses of the first one's.
+    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    os.execve(sys.executable, [*torchrun, *words], {**os.environ, **own_store})
+
+
+def processes_or_gpus(text: str) -> int | str:
+    """A number of processes, or the word for one per GPU."""
+    if text != "gpus" and not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes: give one from 1, or `gpus`")
+    return text if text == "gpus" else int(text)
 
 
 def seed_or_all(text: str) -> int | str:
@@ -70,9 +107,17 @@ def data_command(options: argparse.Namespace) -> None:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; name the one to check")
     kind = options.kind or ("coco" if (folder / "annotations").is_dir() else "imagefolder")
-    found = doctor.check_keypoints(folder) if kind == "coco" else doctor.check_images(folder)
-    print("\n".join(found) or f"{folder}: nothing wrong")
-    sys.exit(bool(found))
+    notes: list[str] = []
+    found = doctor.check_keypoints(folder, notes) if kind == "coco" else doctor.check_images(folder, notes)
+    for sentence in [*(f"note: {note}" for note in notes), *found]:
+        print(sentence)
+    if found:
+        sys.exit(f"{folder}: {len(found)} to mend")
+    print(f"{folder}: nothing wrong")
+    if kind == "imagefolder":
+        from . import manifest
+
+        print(manifest.write(folder, doctor.pictures_of(folder)))
 
 
 def list_command(options: argparse.Namespace) -> None:
@@ -127,6 +172,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--profile", default="sample", help=" | ".join(config.PROFILES))
     one.add_argument("--arm", help="an arm of the profile's params.yaml")
     one.add_argument("--seed", type=seed_or_all, help="a number, or `all`: each seed of the profile's params.yaml")
+    one.add_argument("--processes", type=processes_or_gpus, default=1, help="a number, or `gpus`: one for each of them")
     one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
     one.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
     one.add_argument("--rows", type=Path, help="also write each row to this folder, as SEED.json")
@@ -155,7 +201,12 @@ def main() -> None:
     """Run a command; a user's mistake is one sentence and exit status 1, never a traceback."""
     options = parser().parse_args()
     try:
-        options.function(options)
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun then shows the first process's error, not each one's
+            from torch.distributed.elastic.multiprocessing.errors import record
+
+            record(options.function)(options)
+        else:
+            options.function(options)
     except ValueError as error:
         sys.exit(f"bnc_repro: {error}")
 

@@ -10,7 +10,7 @@ Legend: N images, C channels, H and W rows and columns.
 from torch import Tensor, nn
 
 from .binarizers import get
-from .layers import BinaryConv2d, binarize_together
+from .layers import BinaryConv2d, share_tables
 
 
 class Block(nn.Module):
@@ -82,7 +82,7 @@ class BinaryNetwork(nn.Module):
             "activation_binarizer": self.activation_binarizer,
             "standardize": standardize,
         }
-        binarize_together(self)
+        share_tables(self)
 
 
 def initialise(network: nn.Module) -> None:

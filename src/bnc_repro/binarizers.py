@@ -6,13 +6,15 @@ Source: `surrogates` for the hand-made functions, `learnt` for the learnt ones. 
 are our construction where they differ from the released code.
 """
 
+import importlib.util
 import inspect
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .config import known
+from .config import known, project_root
 from .learnt import DSQ, Classifier
 from .ops import memory_order, sign
 from .straight_through import Binarizer
@@ -94,13 +96,16 @@ LEFT_OUT = {
 
 
 def get(binarizer: str | Binarizer | None, *, preset: str = "fixed", **options) -> Binarizer | None:
-    """A binarizer from its name in `BINARIZERS`; an instance and None (float) are returned as they are.
+    """A binarizer from its name in `BINARIZERS`, or from FILE.py:NAME, a class of one's own without arguments; an
+    instance and None (float) are returned as they are.
 
     `preset` (official, paper, fixed) sets the fields of "linear" and "mlp"; `options` override single fields.
-    Raises ValueError for an unknown name or preset, the nearest known name first.
+    Raises ValueError for an unknown name or preset, the nearest known name first, and for a file without such a class.
     """
     if binarizer is None or isinstance(binarizer, Binarizer):
         return binarizer
+    if own_file(binarizer):
+        return _of_file(own_file(binarizer), binarizer.rpartition(":")[2])(**options)
     make = BINARIZERS[known("binarizer", binarizer, BINARIZERS)]
     if binarizer in LEARNT:
         options = PRESETS[known("preset", preset, PRESETS)] | options
@@ -108,6 +113,24 @@ def get(binarizer: str | Binarizer | None, *, preset: str = "fixed", **options) 
         for option in options:
             known(f"option of {binarizer}", option, inspect.signature(make).parameters)
     return make(**options)
+
+
+def own_file(name: str | None) -> Path | None:
+    """The file of a binarizer called FILE.py:NAME, relative to the clone; None for every other name."""
+    file, _, _ = (name or "").rpartition(":")
+    if not file.endswith(".py"):
+        return None
+    return Path(file) if Path(file).is_absolute() else project_root() / file
+
+
+def _of_file(file: Path, name: str) -> type[Binarizer]:
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}; FILE.py:NAME names a class of one's own, from the clone's folder")
+    spec = importlib.util.spec_from_file_location(f"own_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    classes = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Binarizer)]
+    return getattr(module, known(f"class of {file}", name, [key for key in classes if key != "Binarizer"]))
 
 
 def describe() -> list[str]:

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,8 +59,9 @@ def save(folder: Path, state: dict) -> None:
             os.replace(newest, previous)
 
 
-def load(path: str | Path) -> dict:
-    """The state in the file `path`. Raises ValueError if it is missing, damaged or not one of this project's."""
+def load(path: str | Path, translated: Callable[[dict], dict | None] = lambda state: None) -> dict:
+    """The state in the file `path`. Raises ValueError if it is missing, damaged or not one of this project's, nor one
+    that `translated` can make into one (it returns None for what it does not know)."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}; a row's `checkpoint` key names one that exists")
@@ -71,9 +72,12 @@ def load(path: str | Path) -> dict:
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or no file that holds "
             "only tensors. Delete it, or name another one."
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if isinstance(state, dict) and state.get("format") == FORMAT:
+        return state
+    made = translated(state)
+    if made is None:
         raise ValueError(f"{path} was not written by this project (no format {FORMAT!r}); name one that was")
-    return state
+    return made
 
 
 def latest(folder: Path) -> dict | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from . import images
+from . import distributed, images
 from .classifiers import CLASSIFIERS
 from .config import Recipe
 from .losses import soft_cross_entropy
@@ -26,11 +26,14 @@ EVALUATION_BATCH = 500
 def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None) -> Task:
     """The task of a recipe. Raises ValueError for missing data or unknown names, before anything is trained."""
     train_set, test_set = images.load(recipe.data, train=True), images.load(recipe.data, train=False)
-    if train_set.num_classes != test_set.num_classes:
+    if list(train_set.classes) != list(test_set.classes):
+        odd = sorted(set(train_set.classes) ^ set(test_set.classes))
         raise ValueError(
-            f"{recipe.data.folder} has {train_set.num_classes} training and {test_set.num_classes} test classes; "
-            f"`python -m bnc_repro data check {recipe.data.folder}` names them"
+            f"{recipe.data.folder} has {train_set.num_classes} training and {test_set.num_classes} test classes, which "
+            f"differ in {', '.join(odd[:3])}; `python -m bnc_repro data check {recipe.data.folder}` names them all"
         )
+    for images_set in (train_set, test_set):
+        images_set.to(device)
     network = make_network(recipe, train_set.num_classes).to(device, memory_format=torch.channels_last)
 
     def loss(network: nn.Module, batch: dict) -> Tensor:
@@ -47,9 +50,11 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         return accuracy(network, test_set, recipe, device)
 
     def sample() -> Tensor:
-        return images.normalise(test_set.__getitems__(list(range(8)))["image"].to(device), recipe.data.kind)
+        few = test_set.__getitems__(list(range(min(8, len(test_set)))))
+        return images.normalise(few["image"].to(device), recipe.data.kind)
 
-    return Task(network, train_set, loss, evaluate, "top1", train_set.classes, sample)
+    guess = 100 / train_set.num_classes
+    return Task(network, train_set, loss, evaluate, "top1", train_set.classes, sample, chance=guess)
 
 
 def make_network(recipe: Recipe, num_classes: int) -> nn.Module:
@@ -60,15 +65,19 @@ def make_network(recipe: Recipe, num_classes: int) -> nn.Module:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, test_set: Dataset, recipe: Recipe, device: torch.device) -> dict[str, float]:
-    """{"top1": %, "top5": %, "test_loss"} over every image of `test_set`."""
+    """{"top1": %, "top5": %, "test_loss"} over every image of `test_set`, each counted by one process."""
     network.eval()
-    top1, top5, loss = 0, 0, 0.0
-    for batch in loader(test_set, list(range(len(test_set))), EVALUATION_BATCH, recipe.data.workers, device):
-        logits = network(images.normalise(batch["image"], recipe.data.kind))
-        top1 += correct_at(logits, batch["label"])
-        top5 += correct_at(logits, batch["label"], min(5, logits.shape[1]))
-        loss += F.cross_entropy(logits, batch["label"], reduction="sum").item()
-    count = len(test_set)
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    own = distributed.share(len(test_set))
+    for batch in loader(test_set, own, EVALUATION_BATCH, recipe.data.workers, device):
+        logits, labels = network(images.normalise(batch["image"], recipe.data.kind)), batch["label"]
+        sums += torch.stack([
+            correct_at(logits, labels), correct_at(logits, labels, min(5, logits.shape[1])),
+            F.cross_entropy(logits, labels, reduction="sum").double(), torch.tensor(len(labels), device=device),
+        ])  # fmt: skip
+    top1, top5, loss, count = distributed.sum_(sums).tolist()
+    if count != len(test_set):
+        raise RuntimeError(f"{count:.0f} of {len(test_set)} test images were counted")
     return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "test_loss": loss / count}
 
 

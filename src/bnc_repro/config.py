@@ -5,14 +5,15 @@ then from `--set key.path=value`; later ones win. Every key that exists is a fie
 """
 
 import dataclasses
-import difflib
 import math
 import os
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
+
+from .typed import build, known
 
 EXPERIMENTS = ("imagenet_resnet", "coco_pose", "linear_vs_soft")
 PROFILES = ("sample", "small", "gpu", "paper", "presets")  # presets: the ablation on the sample, 20 seeds
@@ -25,9 +26,12 @@ class Data:
     root: str = ""
     kind: str = "fashion_mnist"  # fashion_mnist | cifar10 | imagefolder | coco
     train_limit: int = 0  # the first so many training images (drawn evenly per class), 0: all
+    validation: float = 0.0  # share of those that is held out and judged in place of the test images
     image_size: tuple[int, int] = (28, 28)  # height, width in px
     augment: str = "none"  # none | flip | shift | crop (random resized) | pose
     lighting: float = 0.0  # standard deviation of the PCA colour noise
+    in_memory: bool = False  # imagefolder: decode every picture once, at `image_size`, and keep it
+    max_bad_share: float = 0.0  # of the training pictures, that a run may do without
     workers: int = 0
 
     @property
@@ -46,6 +50,8 @@ class Pose:
     loss: str = "squares"  # squares | cross_entropy
     decode: str = "dark"  # dark | quarter | argmax
     flip_test: bool = True
+    headline: str = "AP"  # AP | PCK
+    detections: str = ""  # a detector's boxes of the validation images: then they are judged beside the true boxes
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,11 @@ class Recipe:
     unit: str = ""  # tanh | atan, "": its own tanh
     per_layer: bool = False  # each layer learns its own binarizer; false: the network shares one
     standardize: bool = False
-    epochs: int = 1
-    batch_size: int = 128
+    epochs: int = 1  # 0: nothing is trained, what init_from names is judged
+    batch_size: int = 128  # of all processes and pieces together
+    accumulate: int = 1  # pieces that a process works through for one step
     learning_rate: float = 1e-3
+    base_batch_size: int = 0  # the batch that learning_rate is meant for, 0: batch_size; see optim.batch_factor
     optimizer: str = "adam"  # adam | adamw | sgd
     weight_decay: float = 0.0
     momentum: float = 0.9  # of sgd
@@ -83,9 +91,12 @@ class Recipe:
     teacher: str = ""  # twin | torchvision/resnet34 | a checkpoint of this project | "": none
     distillation: float = 0.0  # weight of the teacher's loss; the labels keep the rest
     precision: str = "float32"  # float32 | bfloat16 | float16
+    compile: bool = False  # torch.compile; where that fails the run says so and goes on without. Nothing for the
+    # schedules of fda, recu and reste, which it compiles anew at each step until it gives up
+    sync_batch_norm: bool = False  # batch statistics over all processes (CUDA)
     evaluate_every: int = 1  # epochs; the last one is always evaluated
     seed: int = 0
-    init_from: str = ""  # a checkpoint whose weights the run starts from
+    init_from: str = ""  # a checkpoint (ours or the released code's) | float_weights: this recipe's run with them
     data: Data = field(default_factory=Data)
     pose: Pose = field(default_factory=Pose)
 
@@ -104,18 +115,21 @@ CHOICES = {
     "data.augment": ("none", "flip", "shift", "crop", "pose"),
     "pose.loss": ("squares", "cross_entropy"),
     "pose.decode": ("dark", "quarter", "argmax"),
+    "pose.headline": ("AP", "PCK"),
 }
 # what data.root must be, and how to get it
 EXPECTED = {
     "fashion_mnist": "the folder that holds FashionMNIST/raw/ with its four idx files; `dvc pull data.dvc` brings it",
-    "cifar10": "the folder that holds cifar-10-batches-py/ (the python archive of cs.toronto.edu/~kriz/cifar.html)",
+    "cifar10": "the folder that holds cifar-10-batches-py/ (the python archive of cs.toronto.edu/~kriz/cifar.html), "
+    "or train/<class>/ and val/<class>/ with its pictures",
     "imagefolder": "a folder with train/<class>/ and val/<class>/ (ImageNet-1k: image-net.org; the PyTorch examples' "
     "script sorts val/ into classes)",
     "coco": "a folder with annotations/person_keypoints_{train,val}2017.json, train2017/ and val2017/ "
     "(cocodataset.org; the sample's comes with `dvc pull data.dvc`)",
 }
 AT_LEAST = {
-    "width": 0, "head": 0, "hidden": 0, "depth": 0, "epochs": 1, "evaluate_every": 1, "batch_size": 1,
+    "width": 0, "head": 0, "hidden": 0, "depth": 0, "epochs": 0, "evaluate_every": 1, "batch_size": 1,
+    "accumulate": 1, "base_batch_size": 0, "data.max_bad_share": 0, "data.validation": 0,
     "weight_decay": 0, "momentum": 0, "warmup_epochs": 0, "classifier_learning_rate": 0, "distillation": 0, "seed": 0,
     "data.train_limit": 0, "data.lighting": 0, "data.workers": 0,
 }  # fmt: skip
@@ -175,7 +189,7 @@ def merged(*layers: dict) -> dict:
 
 def make(**values: Any) -> Recipe:
     """A checked recipe from nested values. Raises ValueError as `recipe` does."""
-    made = _build(Recipe, values, "")
+    made = build(Recipe, values)
     _check(made)
     return made
 
@@ -214,39 +228,14 @@ def identity(made: Recipe) -> dict:
 def float_twin(made: Recipe) -> Recipe:
     """The same recipe with a float network and without a teacher: what "teacher: twin" learns from."""
     return replace(
-        made, weight_binarizer=None, activation_binarizer=None, preset="fixed", rule="", per_layer=False,
-        standardize=False, teacher="", distillation=0.0, init_from="",
+        made, weight_binarizer=None, activation_binarizer=None, preset="fixed", rule="", hidden=0, depth=0, unit="",
+        per_layer=False, standardize=False, teacher="", distillation=0.0, init_from="",
     )  # fmt: skip
 
 
-def _build(cls: type, values: dict, prefix: str):
-    if not isinstance(values, dict):
-        raise ValueError(f"recipe key {prefix.rstrip('.')} holds several keys, got {values!r}")
-    hints = get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise ValueError(f"unknown recipe key {prefix}{key}; known, nearest first: {_near(key, hints)}")
-    built = {key: _typed(hints[key], value, prefix + key) for key, value in values.items()}
-    return cls(**built)
-
-
-def _typed(hint: Any, value: Any, key: str) -> Any:
-    if is_dataclass(hint):
-        return _build(hint, value, key + ".")
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        fits = isinstance(value, (list, tuple)) and (kinds[-1] is ... or len(value) == len(kinds))
-        if fits and all(type(item) is int for item in value):
-            return tuple(value)
-        wanted = "a list of whole numbers" if kinds[-1] is ... else f"a list of {len(kinds)} whole numbers"
-        raise ValueError(f"recipe key {key} must be {wanted}, got {value!r}")
-    kinds = get_args(hint) or (hint,)
-    if float in kinds and type(value) is int:
-        return float(value)
-    if type(value) in kinds:
-        return value
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    raise ValueError(f"recipe key {key} must be {' or '.join(names[kind] for kind in kinds)}, got {value!r}")
+def with_float_weights(made: Recipe) -> Recipe:
+    """The same recipe with float weights and binary activations: the first of two stages."""
+    return replace(made, weight_binarizer=None, standardize=False, init_from="")
 
 
 def _check(made: Recipe) -> None:
@@ -266,20 +255,25 @@ def _check(made: Recipe) -> None:
         raise ValueError(f"recipe key distillation is a share from 0 to 1, got {made.distillation}")
     if bool(made.teacher) != (made.distillation > 0):
         raise ValueError("recipe keys teacher and distillation belong together: give both, or neither ('' and 0)")
+    if not made.epochs and (made.init_from in ("", "float_weights") or made.teacher):
+        raise ValueError("recipe key epochs is 0, which only judges the file that init_from names: give one, or epochs")
     if made.head and made.experiment != "coco_pose":
         raise ValueError(f"recipe key head belongs to pose networks, {made.experiment} has none; leave it out")
+    data = made.data
+    of_arrays = data.in_memory or data.kind in ("fashion_mnist", "cifar10")
+    can = ("none", "pose") if data.kind == "coco" else ("none", "flip", "shift" if of_arrays else "crop")
+    if data.augment not in can:
+        raise ValueError(
+            f"recipe key data.augment is {data.augment!r}, but kind {data.kind!r}{' in memory' * data.in_memory} takes "
+            f"one of {', '.join(map(repr, can))}"
+        )
+    for key in ("lighting", "in_memory", "max_bad_share", "validation"):
+        fits = data.kind == "imagefolder" and not (key == "lighting" and data.in_memory)
+        if getattr(data, key) and not (fits or (key == "validation" and of_arrays)):
+            raise ValueError(f"recipe key data.{key} means nothing for these images (kind {data.kind!r}); leave it out")
+    if made.data.validation > 0.5:
+        raise ValueError(f"recipe key data.validation is a share of at most 0.5, got {made.data.validation}")
     if min(made.data.image_size) < 4:
         raise ValueError(f"recipe key data.image_size must be at least 4 px, got {list(made.data.image_size)}")
     if any(count < 1 for count in made.blocks):
         raise ValueError(f"recipe key blocks counts blocks per stage, each at least 1, got {list(made.blocks)}")
-
-
-def known(kind: str, name: str, table) -> str:
-    """`name` if `table` has it, else ValueError with the known names, the nearest first."""
-    if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}; known, nearest first: {_near(name, table)}")
-    return name
-
-
-def _near(name: str, table) -> str:
-    return ", ".join(difflib.get_close_matches(str(name), list(table), n=len(table), cutoff=0.0))

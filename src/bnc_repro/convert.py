@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .binarizers import get
 from .cost import Cost, cost
-from .layers import BinaryConv2d, BinaryLinear, binarize_together, evaluating
+from .layers import BinaryConv2d, BinaryLinear, evaluating, share_tables
 from .learnt import Classifier
 
 BINARY = {nn.Conv2d: BinaryConv2d, nn.Linear: BinaryLinear}
@@ -86,7 +86,7 @@ def binarize(
         if binarizer is not None:
             model.add_module(name, binarizer)
     if isinstance(shared["weight_binarizer"], Classifier):
-        binarize_together(model)
+        share_tables(model)
     for layer in chosen.values():
         layer.__class__ = BINARY[type(layer)]
         layer._set_binarizers(**shared, standardize=standardize)

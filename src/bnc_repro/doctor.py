@@ -1,8 +1,8 @@
 """The data check: what is wrong with a folder of pictures, one sentence a finding, each with its remedy.
 
-It opens every picture, which a training run does not do before it starts. `check_images` reads the
-layout of torchvision's ImageFolder (train/ and val/, a folder for each class in both), `check_keypoints`
-COCO's (annotations/person_keypoints_SPLIT.json and the pictures in SPLIT/). Nothing is changed.
+It opens every picture. `check_images` reads the layout of torchvision's ImageFolder (train/ and val/, a folder
+for each class in both), `check_keypoints` COCO's (annotations/person_keypoints_SPLIT.json and the pictures in
+SPLIT/). Nothing is changed; the command writes a manifest beside class folders without a finding.
 
 A finding is something that would stop, spoil or silently shrink a data set. Pictures in CMYK or turned
 by their EXIF tag are read correctly, so they are notes, not findings.
@@ -21,6 +21,7 @@ from . import keypoints, pictures
 SPLITS = ("train", "val")
 COCO_SPLITS = ("train2017", "val2017")
 EXIF_ORIENTATION = 0x0112
+IMAGENET_CLASSES, IMAGENET = 1000, {"train": 1_281_167, "val": 50_000}  # ILSVRC 2012
 
 
 def check_images(folder, notes=None):
@@ -58,7 +59,17 @@ def check_images(folder, notes=None):
         for name in sorted(classes[here] - classes[there]):
             findings.append(f"class {name} is in {folder / here} but not in {folder / there}: "
                             "the splits need the same classes, add it or remove it")
+    counts = {split: sum(path.is_relative_to(folder / split) for path in suspects) for split in SPLITS}
+    if len(classes["train"]) == IMAGENET_CLASSES and counts != IMAGENET:
+        notes.append(f"{folder} has {IMAGENET_CLASSES} classes as ImageNet-1k, but {counts['train']:,} training and "
+                     f"{counts['val']:,} validation pictures instead of {IMAGENET['train']:,} and {IMAGENET['val']:,}")
     return findings + [fault for fault, _ in _look(suspects, notes) if fault]
+
+
+def pictures_of(folder):
+    """Every picture in the class folders of both splits."""
+    return [path for split in SPLITS for path in _shown((Path(folder) / split).glob("*/**/*"))
+            if path.suffix.lower() in IMG_EXTENSIONS]
 
 
 def check_keypoints(folder, notes=None):

@@ -10,7 +10,7 @@ the sign: border inputs are 0, as everywhere in this field; bit-packed inference
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -26,7 +26,7 @@ from .straight_through import Binarizer
 class _BinaryOperands(nn.Module):
     """What both binary layers share: the two binarizers and the binary weight."""
 
-    ready: Tensor | None = None  # this step's binary weight, where `binarize_together` made it
+    table: Callable[[Tensor], Tensor] | None = None  # this step's, where `share_tables` made one for all layers
 
     def _set_binarizers(self, weight_binarizer, activation_binarizer, standardize: bool) -> None:
         self.standardize = standardize
@@ -39,13 +39,10 @@ class _BinaryOperands(nn.Module):
 
     def binary_weight(self) -> Tensor:
         """alpha b_w(w_c), two values per output channel; the plain weight if it stays float."""
-        if self.ready is not None:
-            weight, self.ready = self.ready, None
-            return weight
         if self.weight_binarizer is None:
             return self.weight
         latent, scale = self.latent_and_scale()
-        return scale * self.weight_binarizer(latent)
+        return scale * (self.weight_binarizer(latent, self.table) if self.table else self.weight_binarizer(latent))
 
     def latent_and_scale(self) -> tuple[Tensor, Tensor]:
         """`latent_weight`, and alpha (O, 1, ...)."""
@@ -88,11 +85,10 @@ class BinaryLinear(_BinaryOperands, nn.Linear):
         return F.linear(self.binary_input(x), self.binary_weight(), self.bias)
 
 
-def binarize_together(network: nn.Module) -> None:
-    """From now on pass the weights of all layers that share the network's learnt binarizer through it together, so that
-    one table serves a step. Evaluation needs no table, and there each layer looks after itself. A part of
-    `network` that is computed twice (activation checkpointing) would find its weight gone: not to be used together."""
-    network.register_forward_pre_hook(_make_ready)
+def share_tables(network: nn.Module) -> None:
+    """From now on one table a step serves all layers that share the network's learnt binarizer; evaluation needs none.
+    A part of `network` that is computed twice (activation checkpointing) would find it gone: not for use together."""
+    network.register_forward_pre_hook(_make_table)
     network.register_forward_hook(_forget)
 
 
@@ -103,15 +99,15 @@ def _sharing(network: nn.Module) -> list[_BinaryOperands]:
 
 def _forget(network: nn.Module, *_) -> None:
     for layer in _sharing(network):
-        layer.ready = None  # a layer that this forward did not reach
+        layer.table = None
 
 
-def _make_ready(network: nn.Module, inputs: tuple) -> None:
+def _make_table(network: nn.Module, inputs: tuple) -> None:
     shared, layers = network.weight_binarizer, _sharing(network)
     if layers and isinstance(shared, Classifier) and shared.tabulated and torch.is_grad_enabled():
-        latents, scales = zip(*(layer.latent_and_scale() for layer in layers), strict=True)
-        for layer, two_valued, scale in zip(layers, shared.together(*latents), scales, strict=True):
-            layer.ready = scale * two_valued
+        table = shared.table([ops.latent_extent(layer.weight, layer.standardize) for layer in layers])
+        for layer in layers:
+            layer.table = table
 
 
 def own_binarizers(network: nn.Module) -> None:

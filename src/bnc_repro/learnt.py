@@ -5,6 +5,7 @@ Source: Binarizing by Classification (2205.07433) and its released code, `MetaCo
 Legend: M numbers, 2 outputs, R functions.
 """
 
+from collections.abc import Callable
 from functools import reduce
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from .config import known
 from .ops import sign
 from .straight_through import Binarizer, real
-from .tables import TabulatedSign, nodes
+from .tables import Pieces, TabulatedSign, extent, nodes
 
 NODES = 2049
 CHUNK = 65_536
@@ -120,32 +121,43 @@ class Classifier(Binarizer):
 
     @torch.no_grad()
     def derivative(self, x: Tensor) -> Tensor:
-        f, slopes, scale = self.outputs(x.flatten())
-        parts, slopes = self.combine(f, slopes)
-        return (scale * (slopes * (parts.abs() < 1) if self.gated else slopes).sum(0)).view_as(x)
+        def of_part(x: Tensor) -> Tensor:
+            f, slopes, scale = self.outputs(x)
+            parts, slopes = self.combine(f, slopes)
+            return scale * (slopes * (parts.abs() < 1) if self.gated else slopes).sum(0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.together(x)[0]
+        return torch.cat([of_part(part) for part in x.flatten().split(CHUNK)]).view_as(x)
 
-    def together(self, *xs: Tensor) -> tuple[Tensor, ...]:
-        """The same for several tensors, through one table."""
-        at = torch.promote_types(self.layers[0].weight.dtype, torch.float32)
-        cast = [real(x).to(at) for x in xs]  # autocast hands over half precision
-        with torch.autocast(cast[0].device.type, enabled=False):
+    def forward(self, x: Tensor, table: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Through `table`, if this step has one for several tensors."""
+        own = real(x).to(self._precision())  # autocast hands over half precision
+        with torch.autocast(x.device.type, enabled=False):
             if not self.tabulated:
-                made = map(self._exact, cast)
+                made = self._exact(own)
+            elif not torch.is_grad_enabled():
+                made = self.hard(own)
             else:
-                made = self._tabulated(*cast) if torch.is_grad_enabled() else map(self.hard, cast)
-            return tuple(b.to(x.dtype) for b, x in zip(made, xs, strict=True))
+                made = (table or self.table([extent(own)]))(own)
+            return made.to(x.dtype)
 
-    def _tabulated(self, *xs: Tensor) -> tuple[Tensor, ...]:
-        grid = nodes(xs, NODES)
-        f, slopes, scale = self.outputs(grid[len(grid) // 2 :])  # odd units, no biases: F is odd, F' even
-        parts, slopes = self.combine(f, slopes)
-        parts, slopes = torch.cat([-parts.flip(1)[:, :-1], parts], 1), torch.cat([slopes.flip(1)[:, :-1], slopes], 1)
-        apart = (f[1] - f[0]).detach()
-        margin = torch.cat([-apart.flip(0)[:-1], apart]) if self.argmax else None
-        return TabulatedSign.apply(grid, parts, slopes, scale, self.gated, margin, *xs)
+    def _precision(self) -> torch.dtype:
+        return torch.promote_types(self.layers[0].weight.dtype, torch.float32)
+
+    def table(self, extents: list[Tensor]) -> Callable[[Tensor], Tensor]:
+        """A step's table for all tensors of these `tables.extent`s: each then passes through it alone, when it is
+        needed, so that its backward comes then too."""
+        with torch.autocast(extents[0].device.type, enabled=False):
+            grid = nodes([one.to(self._precision()) for one in extents], NODES)
+            f, slopes, scale = self.outputs(grid[len(grid) // 2 :])  # odd units, no biases: F is odd, F' even
+            parts, slopes = self.combine(f, slopes)
+            parts, slopes = (
+                torch.cat([-parts.flip(1)[:, :-1], parts], 1), torch.cat([slopes.flip(1)[:, :-1], slopes], 1)
+            )  # fmt: skip
+            apart = (f[1] - f[0]).detach()
+            margin = torch.cat([-apart.flip(0)[:-1], apart]) if self.argmax else None
+            lines, cuts = Pieces.apply(parts, slopes, scale, self.gated)
+        memory = None if torch.compiler.is_compiling() else {}
+        return lambda x: TabulatedSign.apply(x, grid, lines, cuts, margin, memory)
 
     def _exact(self, x: Tensor) -> Tensor:
         parts = [

@@ -11,15 +11,15 @@ import numpy as np
 from torch import Tensor
 
 
-def correct_at(logits: Tensor, labels: Tensor, k: int = 1) -> int:
-    """How many of the N samples have their label among the k largest logits. logits (N, C), labels (N,).
+def correct_at(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+    """How many of the N samples have their label among the k largest logits, (). logits (N, C), labels (N,).
 
     Divide the sum over the data set by its size for the accuracy. Raises ValueError when k is not in 1..C.
     """
     if not 1 <= k <= logits.shape[1]:
         raise ValueError(f"top-{k} of {logits.shape[1]} classes: choose k between 1 and {logits.shape[1]}")
     best = logits.topk(k, dim=1).indices
-    return int((best == labels[:, None]).sum())
+    return (best == labels[:, None]).sum()
 
 
 def oks(predicted: np.ndarray, true: np.ndarray, visible: np.ndarray, area: np.ndarray, sigmas: np.ndarray,

@@ -40,6 +40,20 @@ def standardize(weight: Tensor) -> Tensor:
     return centered * (centered.square().mean(dim=axes, keepdim=True) + 1e-12).rsqrt()
 
 
+@torch.no_grad()
+def latent_extent(weight: Tensor, standardized: bool) -> Tensor:
+    """`tables.extent` of the centred or standardised weight (O, ...), (3,), from the weight itself: nothing of its size
+    is made. A size may be short by the rounding of a channel's deviation."""
+    channels = weight.permute(memory_order(weight)).flatten(1)  # (O, n)
+    mean, count = channels.mean(1), channels.shape[1]
+    size = torch.maximum(channels.amax(1) - mean, mean - channels.amin(1))
+    square = torch.linalg.vector_norm(channels, dim=1).square() / count - mean.square()
+    if standardized:
+        deviation = (square.clamp(min=0) + 1e-12).sqrt()
+        size, square = size / deviation, square / deviation.square()
+    return torch.stack([size.amax(), square.sum() * count, torch.full_like(mean[0], weight.numel())])
+
+
 def channel_scale(weight: Tensor) -> Tensor:
     """alpha = mean abs(weight) over each output channel, (O, 1, ...), without gradient."""
     return weight.detach().abs().mean(dim=tuple(range(1, weight.dim())), keepdim=True)

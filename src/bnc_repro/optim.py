@@ -11,10 +11,11 @@ from torch import nn
 
 from .straight_through import Binarizer
 
+# fused: one kernel for all parameters, and no wait for the device under float16
 OPTIMIZERS = {
-    "adam": lambda groups, rate, momentum: torch.optim.Adam(groups, lr=rate),
-    "adamw": lambda groups, rate, momentum: torch.optim.AdamW(groups, lr=rate),
-    "sgd": lambda groups, rate, momentum: torch.optim.SGD(groups, lr=rate, momentum=momentum),
+    "adam": lambda groups, rate, momentum, fused: torch.optim.Adam(groups, lr=rate, fused=fused),
+    "adamw": lambda groups, rate, momentum, fused: torch.optim.AdamW(groups, lr=rate, fused=fused),
+    "sgd": lambda groups, rate, momentum, fused: torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=fused),
 }
 
 
@@ -48,10 +49,19 @@ def optimizers(
         {"params": kinds["decayed"], "weight_decay": weight_decay},
         {"params": kinds["plain"], "weight_decay": 0.0},
     ]
-    made = [OPTIMIZERS[optimizer]([g for g in network_groups if g["params"]], learning_rate, momentum)]
+    network_groups = [group for group in network_groups if group["params"]]
+    fused = next(network.parameters()).device.type == "cuda"
+    made = [OPTIMIZERS[optimizer](network_groups, learning_rate, momentum, fused)]
     if kinds["classifier"]:
-        made.append(torch.optim.Adam(kinds["classifier"], lr=classifier_learning_rate))
+        made.append(OPTIMIZERS["adam"](kinds["classifier"], classifier_learning_rate, 0.0, fused))
     return made
+
+
+def batch_factor(optimizer: str, batch_size: int, base_batch_size: int) -> float:
+    """What a batch of another size than the learning rate is meant for does to that rate: proportional for SGD (Goyal
+    et al., 1706.02677), its square root for Adam (Malladi et al., 2205.10287). 1 for a base of 0."""
+    ratio = batch_size / base_batch_size if base_batch_size else 1.0
+    return ratio if optimizer == "sgd" else math.sqrt(ratio)
 
 
 def rate(

@@ -64,6 +64,32 @@ def curves(rows: list[dict], quantity: str | None = None, ax: Axes | None = None
     return ax
 
 
+HEALTH = {
+    "flip_share": "changed sign since the epoch before", "saturated_share": "beyond 1, where clipped STE stops",
+    "closed_share": "no gradient reaches them", "slope_at_0": "learnt slope F′(0)",
+}  # fmt: skip
+
+
+def health(rows: list[dict]) -> np.ndarray:
+    """How the binary weights fare: shares (%) of them over the epochs, and the learnt slope, a line a seed."""
+    lines = [
+        (row["arm"], row["seed"], epoch["epoch"], key, value if key == "slope_at_0" else 100 * value)
+        for row in rows for epoch in row["curve"] if "flip_share" in epoch
+        for key, value in (epoch | {"closed_share": 1 - epoch["open_share"]}).items() if key in HEALTH
+    ]  # fmt: skip
+    frame, colours = pd.DataFrame(lines, columns=["arm", "seed", "epoch", "key", "value"]), palette(rows)
+    axes = plt.subplots(1, len(HEALTH), figsize=(14, 3), layout="constrained")[1]
+    for ax, (key, title) in zip(axes, HEALTH.items(), strict=True):
+        own = frame[frame["key"] == key]
+        sns.lineplot(own, x="epoch", y="value", hue="arm", units="seed", estimator=None, marker="o", linewidth=1,
+                     palette=colours, legend=ax is axes[0], ax=ax)  # fmt: skip
+        ax.set(title=title, ylabel="" if key == "slope_at_0" else "share of binary weights (%)")
+        ax.title.set_fontsize(10)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_ylim(bottom=0 if own.empty or own["value"].min() >= 0 else None)
+    return axes
+
+
 def estimators(rows: list[dict]) -> np.ndarray:
     """What the learnt binarizers have become, one column an arm (two, if it learns that of activations too): above F,
     below F' over the weights they saw. The first seed from its first (light) to its last epoch (dark), the other seeds

@@ -1,19 +1,22 @@
-"""The task of pose estimation: crops of people, heatmaps, and COCO's average precision with true boxes.
+"""The task of pose estimation: crops of people, heatmaps, and COCO's average precision, with true boxes and with a
+detector's where a file of them is given (its metrics end in _detected, the two are never mixed).
 
 Loss: half the mean squared error of the heatmaps; with a teacher, the share `distillation` of it is taken
 against the teacher's heatmaps. Prediction: flip test, sub-pixel decoding, OKS rescoring and OKS-NMS.
 Legend: N people, K keypoints, h and w of heatmaps (a quarter of the crop).
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import coco_eval, keypoints
+from . import coco_eval, distributed, keypoints
 from .config import Recipe
 from .losses import heatmap_cross_entropy, heatmap_loss
+from .metrics import pck
 from .pictures import read
 from .posenets import POSENETS
 from .task import Task, build_network
@@ -45,8 +48,17 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
     names = people.skeleton.names
     heatmap_size = tuple(side // 4 for side in recipe.data.image_size)
 
+    detected = None
+    if recipe.pose.detections:
+        boxes = coco_eval.read_detections(recipe.pose.detections, root, VALIDATION)
+        detected = Crops(root, VALIDATION, people=boxes, **options)
+
     def evaluate(network: nn.Module) -> dict:
-        return average_precision(root, judged, *predict(network, judged, recipe, device))
+        found = judge(root, judged, *predict(network, judged, recipe, device))
+        if detected is not None:
+            with_detector = average_precision(root, detected, *predict(network, detected, recipe, device))
+            found |= {f"{name}_detected": value for name, value in with_detector.items()}
+        return found
 
     def examples(network: nn.Module) -> list:
         return some_people(judged, predict(network, judged, recipe, device)[0])
@@ -56,10 +68,12 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         guess = keypoints.predict_mean_pose(mean, judged.people)
         certain = np.ones(guess.shape[:2])
         return Task(
-            nn.Identity(), None, None, lambda _: average_precision(root, judged, guess, certain), "AP", names,
+            nn.Identity(), None, None, lambda _: judge(root, judged, guess, certain), recipe.pose.headline, names,
             examples=lambda _: some_people(judged, guess),
         )  # fmt: skip
 
+    if recipe.pose.headline == "PCK" and not torsos_px(judged.people, names)[1].any():
+        raise ValueError(f"recipe key pose.headline is PCK, but nobody in {root} has a labelled torso; take AP")
     compare = LOSSES[recipe.pose.loss]
 
     def loss(network: nn.Module, batch: dict) -> Tensor:
@@ -80,7 +94,7 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         return normalise(judged.batch(range(min(8, len(judged))))["image"].to(device))
 
     network = make_network(recipe, len(names)).to(device, memory_format=torch.channels_last)
-    return Task(network, people, loss, evaluate, "AP", names, sample, examples)
+    return Task(network, people, loss, evaluate, recipe.pose.headline, names, sample, examples)
 
 
 def make_network(recipe: Recipe, num_keypoints: int) -> nn.Module:
@@ -98,16 +112,21 @@ def to_maps(outputs: Tensor, recipe: Recipe) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 (N, 3, H, W) -> float32 with mean 0 and deviation 1 of ImageNet's pixels."""
-    mean, deviation = (torch.tensor(s, device=images.device).view(1, 3, 1, 1) for s in (MEAN, DEVIATION))
+    mean, deviation = _statistics(images.device)
     return ((images.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache
+def _statistics(device: torch.device) -> list[Tensor]:
+    return [torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, DEVIATION)]
 
 
 @torch.no_grad()
 def predict(network: nn.Module, crops: Crops, recipe: Recipe, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints (N, K, 2) in px of the pictures and their scores (N, K), one row per person of `crops`."""
     network.eval()
-    points, scores = [], []
-    for batch in loader(crops, list(range(len(crops))), EVALUATION_BATCH, recipe.data.workers, device):
+    own, points, scores = distributed.share(len(crops)), [], []
+    for batch in loader(crops, own, EVALUATION_BATCH, recipe.data.workers, device):
         x = normalise(batch["image"])
         heatmaps = to_maps(network(x), recipe)
         if recipe.pose.flip_test:
@@ -116,9 +135,10 @@ def predict(network: nn.Module, crops: Crops, recipe: Recipe, device: torch.devi
         found, certain = keypoints.decode(
             heatmaps.float(), recipe.data.image_size, recipe.pose.decode, recipe.pose.unbiased
         )
-        points.append(keypoints.to_image(found, batch["matrix"]).cpu().numpy())
-        scores.append(certain.cpu().numpy())
-    return np.concatenate(points), np.concatenate(scores)
+        points += list(keypoints.to_image(found, batch["matrix"]).cpu().numpy())
+        scores += list(certain.cpu().numpy())
+    order = np.argsort(distributed.gathered(own))
+    return np.array(distributed.gathered(points))[order], np.array(distributed.gathered(scores))[order]
 
 
 def predict_pictures(network: nn.Module, recipe: Recipe, files: list[Path], device: torch.device) -> list:
@@ -138,8 +158,27 @@ def predict_pictures(network: nn.Module, recipe: Recipe, files: list[Path], devi
     return found
 
 
+def judge(root: Path, crops: Crops, points: np.ndarray, scores: np.ndarray) -> dict:
+    """COCOeval's six numbers for predictions made in the people's true boxes; and PCK, the share of joints within 0.2
+    torsos (left shoulder to right hip) of the truth over the people whose torso is labelled, if joints are so named."""
+    found, people = average_precision(root, crops, points, scores), crops.people
+    lengths_px, whole = torsos_px(people, crops.skeleton.names)
+    if whole.any():
+        found["PCK"] = pck(points[whole], people.joints_px[whole], people.visible[whole], lengths_px[whole])
+    return found
+
+
+def torsos_px(people: keypoints.People, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The length of each person's torso (N,), and whether both of its ends are labelled (N,)."""
+    if not {"left_shoulder", "right_hip"} <= set(names):
+        return np.zeros(len(people)), np.zeros(len(people), bool)
+    ends = [names.index("left_shoulder"), names.index("right_hip")]
+    lengths = np.linalg.norm(np.subtract(*(people.joints_px[:, end] for end in ends)), axis=1)
+    return lengths, (people.visible[:, ends] > 0).all(1) & (lengths > 0)
+
+
 def average_precision(root: Path, crops: Crops, points: np.ndarray, scores: np.ndarray) -> dict:
-    """COCOeval's six numbers for predictions made in the people's true boxes."""
+    """COCOeval's six numbers for predictions made in the boxes of `crops`, true or a detector's."""
     results = coco_eval.to_results(crops.people, points, scores, crops.skeleton)
     annotations = root / "annotations" / f"person_keypoints_{VALIDATION}.json"
     return coco_eval.evaluate(annotations, results, crops.skeleton)

@@ -1,4 +1,4 @@
-"""Pose networks: SBPN, a Bi-Real trunk and a binary upsampling head that ends in one heatmap per keypoint.
+"""Pose networks: SBPN, a Bi-Real trunk and a binary upsampling head that ends in one heatmap per keypoint; BHRNet.
 
 2205.07433 names SBPN but does not publish its architecture; what stands here is ours, after Simple Baselines
 (1804.06208): where that network has deconvolutions, each step doubles the size by nearest neighbours and runs
@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from .backbone import BinaryNetwork, Block, Trunk, initialise
+from .hrnet import BHRNet
 
 
 class SBPN(BinaryNetwork):
@@ -45,8 +46,9 @@ class SBPN(BinaryNetwork):
 
 
 # every entry takes num_keypoints=, weight_binarizer=, activation_binarizer=, preset=, standardize=, and accepts
-# blocks=, width=, stem= to make it smaller
+# blocks=, width= (and sbpn stem=) to make it smaller
 POSENETS = {
     "sbpn": partial(SBPN, blocks=(4, 4, 4, 4), width=64, stem="imagenet"),
     "sbpn34": partial(SBPN, blocks=(6, 8, 12, 6), width=64, stem="imagenet"),
+    "bhrnet": partial(BHRNet, blocks=(1, 4, 3), width=32),
 }

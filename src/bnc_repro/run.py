@@ -9,13 +9,15 @@ import json
 import os
 import resource
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from . import checkpoint, config, provenance
+from . import checkpoint, config, distributed, provenance, released
+from .binarizers import own_file
 from .config import Recipe
 from .layers import watch
 from .train import Diverged, say, train
@@ -49,16 +51,19 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
     if published is not None:
         return published
     device = pick_device(recipe)
-    with checkpoint.locked(folder):
-        if (folder / "row.json").is_file():
-            return json.loads((folder / "row.json").read_text())
+    distributed.meet(device)
+    # The first process holds the folder for all, and what it finds there holds for all.
+    with checkpoint.locked(folder) if distributed.rank() == 0 else nullcontext():
+        finished = distributed.by_the_first(lambda: _read(folder / "row.json"))
+        if finished is not None:
+            return finished
         guide = _teacher(recipe, runs, device)
         task = TASKS[recipe.experiment](recipe, device, guide)
-        _start_from(task.network, recipe.init_from)
+        _start_from(task.network, recipe, runs)
         say(f"{recipe.experiment} {title(recipe)}, seed {recipe.seed}: {folder}")
         started, status, curve = time.monotonic(), "finished", []
         try:
-            if task.train_set is None:
+            if task.train_set is None or not recipe.epochs:
                 curve = [{"epoch": 0, **task.evaluate(task.network)}]
             else:
                 curve = train(task, recipe, folder, device)
@@ -68,8 +73,16 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
             say(str(error))
             status = f"diverged: {error}"
         made = row(recipe, folder, task, status, curve, device, time.monotonic() - started)
-        checkpoint.write_json(folder / "row.json", made)
-        return made
+        return distributed.by_the_first(lambda: _written(folder / "row.json", made))
+
+
+def _read(path: Path) -> dict | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _written(path: Path, made: dict) -> dict:
+    checkpoint.write_json(path, made)
+    return made
 
 
 def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: torch.device, seconds: float) -> dict:
@@ -79,7 +92,7 @@ def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: to
     beside = ("epoch", "loss", "seconds")
     kept = {key: value for key, value in last.items() if key not in beside and not isinstance(value, dict)}
     trained_seconds = curve[-1].get("seconds", seconds) if curve else seconds
-    items = len(curve) * len(task.train_set) if task.train_set is not None else 0
+    items = sum(epoch["epoch"] > 0 for epoch in curve) * len(task.train_set or ())
     return {
         "experiment": recipe.experiment, "profile": recipe.profile, "fingerprint": folder.name,
         "title": title(recipe), "seed": recipe.seed, "status": status.partition(":")[0], "message": status,
@@ -87,7 +100,7 @@ def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: to
         "best": max(judged, key=lambda epoch: epoch[task.headline] or 0)[task.headline] if judged else None,
         "parameters": sum(p.numel() for p in task.network.parameters()),
         "seconds": round(trained_seconds, 1), "items_per_second": round(items / trained_seconds, 1) if items else None,
-        "peak_memory_mib": _peak_memory_mib(device), "device": _device_name(device),
+        "peak_memory_mib": _peak_memory_mib(device), "device": _device_name(device), "processes": distributed.size(),
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **provenance.git_state(Path.cwd()), "versions": provenance.versions(),
         "recipe": config.as_dict(recipe), "curve": curve,
@@ -108,7 +121,8 @@ def run_arms(experiment: str, profile: str, seeds: list[int], recipe: dict, arms
 
 def title(recipe: Recipe) -> str:
     """A short name of what is trained: network, weights / activations, preset where it matters."""
-    weights, activations = recipe.weight_binarizer or "float", recipe.activation_binarizer or "float"
+    names = (recipe.weight_binarizer, recipe.activation_binarizer)
+    weights, activations = ((name or "float").rpartition(":")[2] for name in names)
     preset = ", ".join(filter(None, (recipe.preset, recipe.rule)))
     learnt = {"linear", "mlp"} & {weights, activations}
     return f"{recipe.network} {weights}/{activations}" + (f" ({preset})" if learnt else "")
@@ -130,8 +144,13 @@ def folder_of(recipe: Recipe, runs: Path | None = None) -> Path:
         raise ValueError(missing_data(recipe))
     identity = config.identity(recipe)
     for key in ("init_from", "teacher"):
-        if Path(identity[key]).suffix == ".pt":
+        if Path(identity[key]).suffix or Path(identity[key]).is_file():
             identity[key] = provenance.file_fingerprint(identity[key])
+    for key in ("weight_binarizer", "activation_binarizer"):
+        if own_file(identity[key]):
+            identity[key] = provenance.file_fingerprint(own_file(identity[key])) + identity[key].rpartition(":")[2]
+    if recipe.pose.detections:
+        identity["pose"]["detections"] = provenance.file_fingerprint(recipe.pose.detections)
     fingerprint = provenance.run_fingerprint(
         identity, provenance.data_fingerprint(root), SOURCES[recipe.experiment]
     )
@@ -152,14 +171,14 @@ def published_row(recipe: Recipe, fingerprint: str) -> dict | None:
     """The row of this very run from results/, if the environment asks for published rows."""
     if os.environ.get("BNC_REPRO_REUSE") != "results":
         return None
-    path = config.project_root() / "results" / recipe.profile / recipe.experiment / f"{fingerprint}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return _read(config.project_root() / "results" / recipe.profile / recipe.experiment / f"{fingerprint}.json")
 
 
 def pick_device(recipe: Recipe) -> torch.device:
     """CUDA where there is one, else the CPU; the larger profiles refuse to crawl on a CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        torch.cuda.set_device(distributed.on_this_machine())
+        return torch.device("cuda", distributed.on_this_machine())
     if recipe.profile in ("gpu", "paper"):
         raise ValueError(f"the {recipe.profile} profile needs a CUDA device and this machine has none; run `small`")
     return torch.device("cpu")
@@ -214,9 +233,7 @@ def _teacher(recipe: Recipe, runs: Path | None, device: torch.device) -> nn.Modu
     if not recipe.teacher:
         return None
     if recipe.teacher == "twin":
-        twin = config.float_twin(recipe)
-        run(twin, runs, reuse_published=False)  # a published row comes without its checkpoint
-        return load_network(folder_of(twin, runs) / checkpoint.NAMES[0], device)[0]
+        return load_network(_checkpoint_of(config.float_twin(recipe), runs), device)[0]
     if recipe.teacher.startswith("torchvision/"):
         import torchvision
 
@@ -231,11 +248,27 @@ def _teacher(recipe: Recipe, runs: Path | None, device: torch.device) -> nn.Modu
     return load_network(recipe.teacher, device)[0]
 
 
-def _start_from(network: nn.Module, path: str) -> None:
+def _checkpoint_of(recipe: Recipe, runs: Path | None) -> Path:
+    """The checkpoint that a run ends with; it is trained first, as a published row comes without one."""
+    run(recipe, runs, reuse_published=False)
+    return folder_of(recipe, runs) / checkpoint.NAMES[0]
+
+
+def _start_from(network: nn.Module, recipe: Recipe, runs: Path | None) -> None:
+    path = recipe.init_from
     if not path:
         return
+    if path == "float_weights":
+        path = _checkpoint_of(config.with_float_weights(recipe), runs)
+    state = checkpoint.load(path, released.translated)
+    wanted = state["network"]
+    if recipe.experiment == "coco_pose" and state.get("recipe", {}).get("experiment") != "coco_pose":
+        trunk = {key: value for key, value in wanted.items() if key.startswith("trunk.")}
+        if not trunk:
+            raise ValueError(f"{path} holds no trunk for a pose network to start from; name one of a residual network")
+        wanted = network.state_dict() | trunk  # a backbone trained on images; the head starts new
     try:
-        network.load_state_dict(checkpoint.load(path)["network"])
+        network.load_state_dict(wanted)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the network of this recipe: {error}") from error
 

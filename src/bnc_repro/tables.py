@@ -17,17 +17,23 @@ PART = 262_144
 DENSE = 6.0
 
 
-def nodes(xs: tuple[Tensor, ...], count: int) -> Tensor:
-    """Nodes (M,) over [-r, r], M - 1 a multiple of 8: three quarters of the cells lie within DENSE root mean squares,
-    so that single large elements make no cell coarse but their own; evenly spaced where there are none.
-    r lies a hair beyond the largest abs(x) of this call, so that no element is rounded to a place outside; 1 if an x
-    holds NaN or infinity (nothing learns from such a step)."""
-    flat = [x.detach().permute(memory_order(x)).flatten() for x in xs]
-    ends = torch.stack([torch.stack(torch.aminmax(x)) for x in flat])
-    square = torch.stack([torch.linalg.vector_norm(x) for x in flat]).square().sum() / sum(map(len, flat))
-    radius = ends.abs().amax().clamp(min=1e-6) * (1 + 1e-5)
+def extent(x: Tensor) -> Tensor:
+    """What a grid must know of x: its largest size, the sum of its squares and its count, (3,), without gradient."""
+    flat = x.detach().permute(memory_order(x)).flatten()
+    low, high = torch.aminmax(flat)
+    square = torch.linalg.vector_norm(flat).square()
+    return torch.stack([torch.maximum(-low, high), square, torch.full_like(square, len(flat))])
+
+
+def nodes(extents: list[Tensor], count: int) -> Tensor:
+    """Nodes (M,) over [-r, r], M - 1 a multiple of 8, for all tensors of these extents: three quarters of the cells lie
+    within DENSE root mean squares, so that single large elements make no cell coarse but their own; evenly spaced where
+    there are none. r lies a hair beyond the largest size, so that no element is rounded to a place outside; 1 if there
+    is a NaN or an infinity (nothing learns from such a step)."""
+    largest, squares, counts = torch.stack(extents).unbind(1)
+    radius = largest.amax().clamp(min=1e-6) * (1 + 1e-5)
     radius = torch.where(radius.isfinite(), radius, 1)
-    dense = (DENSE * square.sqrt()).nan_to_num(1).clamp(1e-3 * radius, 0.75 * radius)
+    dense = (DENSE * (squares.sum() / counts.sum()).sqrt()).nan_to_num(1).clamp(1e-3 * radius, 0.75 * radius)
     steps = torch.linspace(0, 1, count // 8 * 3 + 1, dtype=radius.dtype, device=radius.device)
     half = torch.cat([steps * dense, dense + steps[3::3] * (radius - dense)])
     return torch.cat([-half.flip(0)[:-1], half])
@@ -75,61 +81,79 @@ def _cuts(outputs: Tensor) -> Tensor:
     return torch.stack([torch.minimum(*share), torch.maximum(*share)], 1)
 
 
-class TabulatedSign(torch.autograd.Function):
-    """forward: sign(x), or +1 where margin(x) >= 0 and -1 elsewhere. backward: straight-through on F.
+class Pieces(torch.autograd.Function):
+    """A table's cells, cut where a gate switches, so that within a piece the gates are constant and the derivative of
+    F = scale sum_j h(f_j) is linear: slope + rise * share of the cell. h is hardtanh if gated, else the identity.
 
-    F(x) = scale sum_j h(f_j(x)), h = hardtanh if gated, else the identity. xs any number of tensors, grid (M,),
-    outputs (R, M) and scale () with gradient, slopes (R, M) without; margin (M,) decides the forward, None: sign(x)
-    does. Returns a tensor for each x. dL/dx = g scale sum_j gate_j f_j'(x); dL/doutputs is g scale gate_j shared
-    between the two nodes beside each element; dL/dscale = sum g sum_j h(f_j).
-    Each cell is cut where a gate switches. Within such a piece the gates are constant, so an element needs its
-    piece and its share of the cell, and all the rest is done on P pieces instead of n elements.
+    forward: outputs (R, M) and scale () with gradient, slopes (R, M) without -> lines (P, 2), slope and rise of each
+    piece, and cuts (M-1, 2), None where no gate switches and each cell is one piece; P is M-1 or three times that.
+    backward: the sums (P, 2) over each piece of g and of g times the share take the place of a gradient of lines.
+    dL/doutputs is g scale gate_j shared between the two nodes beside each element; dL/dscale = sum g sum_j h(f_j).
     """
 
     @staticmethod
-    def forward(ctx, grid, outputs, slopes, scale, gated: bool, margin, *xs) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(grid, outputs, slopes, scale, *xs)
-        ctx.gated = gated
-        if margin is None:
-            return tuple(sign(x) for x in xs)
-        ends = torch.stack([margin[:-1], margin[1:]], 1)
-        return tuple(sign(_between(x, grid, ends)) for x in xs)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, *grads: Tensor):
-        grid, outputs, slopes, scale, *xs = ctx.saved_tensors
+    def forward(ctx, outputs: Tensor, slopes: Tensor, scale: Tensor, gated: bool) -> tuple[Tensor, Tensor | None]:
         near, far = outputs[:, None, :-1], outputs[:, None, 1:]  # (R, 1, M-1)
         middle, cuts = torch.full_like(near[0], 0.5), None
-        if ctx.gated:
+        if gated:
             cuts = _cuts(outputs)
-        on_cpu = grid.device.type == "cpu" and not torch.compiler.is_compiling()
-        if on_cpu and cuts is not None and (cuts > 1).all():  # elsewhere a look would be a wait
-            cuts = None  # no gate switches within the data: each cell is one piece
+        look = outputs.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere a look would be a wait
+        if look and cuts is not None and (cuts > 1).all():
+            cuts = None
         if cuts is not None:
             ends = nn.functional.pad(cuts.clamp(max=1).T, (0, 0, 1, 0))
             ends = nn.functional.pad(ends, (0, 0, 0, 1), value=1.0)
             middle = (ends[:-1] + ends[1:]) / 2  # (3, M-1)
-        value = torch.lerp(near, far, middle)  # (R, 1 or 3, M-1), P = 1 or 3 times M-1
-        gate = (value.abs() < 1).to(value.dtype) if ctx.gated else torch.ones_like(value)
+            ctx.mark_non_differentiable(cuts)
+        value = torch.lerp(near, far, middle)  # (R, 1 or 3, M-1)
+        gate = (value.abs() < 1).to(value.dtype) if gated else torch.ones_like(value)
+        ctx.save_for_backward(outputs, scale, value, gate)
+        lines = [(gate * part[:, None]).sum(0).flatten() * scale for part in (slopes[:, :-1], slopes.diff())]
+        return torch.stack(lines, 1), cuts
 
-        # In a piece the derivative is linear: slope + rise * share.
-        slope, rise = ((gate * part[:, None]).sum(0).flatten() * scale for part in (slopes[:, :-1], slopes.diff()))
-        threads = torch.get_num_threads() if on_cpu else 1
-        rows = 2 ** (threads.bit_length() - 1)
-        sums = torch.view_as_complex(slope.new_zeros(rows, len(slope), 2))
-        lines = torch.stack([slope, rise], 1)
-        longest = max(x.numel() for x in xs)
-        room = _Room(grid, min(PART if on_cpu else 32 * PART, longest))
-        derivatives = [_by_piece(x, g, cuts, lines, sums, room) for x, g in zip(xs, grads, strict=True)]
-        total, right = (part.view_as(middle) for part in torch.view_as_real(sums.sum(0)).unbind(1))  # of g, of g share
-
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, sums: Tensor, _):
+        outputs, scale, value, gate = ctx.saved_tensors
+        near, far = outputs[:, None, :-1], outputs[:, None, 1:]
+        total, right = (part.view_as(value[0]) for part in sums.unbind(1))
         to_near, to_far = gate * (total - right), gate * right
-        scale_grad = (to_near * near + to_far * far + (1 - gate) * total * value.sign()).sum()
+        of_scale = (to_near * near + to_far * far + (1 - gate) * total * value.sign()).sum()
         scattered = torch.zeros_like(outputs)
         scattered[:, :-1] += scale * to_near.sum(1)
         scattered[:, 1:] += scale * to_far.sum(1)
-        return None, scattered, None, scale_grad, None, None, *derivatives
+        return scattered, None, of_scale, None
+
+
+class TabulatedSign(torch.autograd.Function):
+    """forward: sign(x), or +1 where margin(x) >= 0 and -1 elsewhere. backward: straight-through on F, whose derivative
+    are the lines of its `Pieces`: dL/dx = g (slope + rise * share).
+
+    grid (M,), lines (P, 2), cuts (M-1, 2) or None; margin (M,) decides the forward, None: sign(x) does. `memory`: a
+    dict in which one tensor's backward leaves its buffers for the next one's.
+    """
+
+    @staticmethod
+    def forward(ctx, x, grid, lines, cuts, margin, memory: dict | None) -> Tensor:
+        ctx.save_for_backward(x, grid, lines, cuts)
+        ctx.memory = memory
+        if margin is None:
+            return sign(x)
+        return sign(_between(x, grid, torch.stack([margin[:-1], margin[1:]], 1)))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, grid, lines, cuts = ctx.saved_tensors
+        on_cpu = grid.device.type == "cpu" and not torch.compiler.is_compiling()
+        memory = {} if ctx.memory is None else ctx.memory
+        longest = min(PART if on_cpu else 32 * PART, x.numel())
+        if "room" not in memory or len(memory["room"].place) < longest:
+            memory["room"] = _Room(grid, longest)
+        threads = torch.get_num_threads() if on_cpu else 1
+        sums = torch.view_as_complex(lines.new_zeros(2 ** (threads.bit_length() - 1), *lines.shape))
+        derivative = _by_piece(x, grad, cuts, lines, sums, memory["room"])
+        return derivative, None, torch.view_as_real(sums.sum(0)), None, None, None
 
 
 def _between(x: Tensor, grid: Tensor, ends: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class Task:
     labels: Sequence[str]  # names of the classes, or of the keypoints
     sample: Callable[[], Tensor] | None = None  # a few inputs, as the network sees them
     examples: Callable[[nn.Module], list] = lambda network: []  # a few predictions for the row's pictures
+    chance: float = 0.0  # the headline of a guess
 
 
 def classifier_options(recipe: Recipe, name: str | None) -> dict:

@@ -3,9 +3,10 @@
 Every random draw of epoch e comes from (seed, e), so a run that is killed and resumed is the run that was not.
 """
 
+import copy
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,16 +15,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from . import checkpoint
+from . import checkpoint, distributed
 from .config import Recipe, as_dict
-from .layers import BinaryConv2d, BinaryLinear
-from .optim import optimizers, rate
+from .health import estimator_state, first_nonfinite, weight_health, weight_signs
+from .optim import batch_factor, optimizers, rate
 from .provenance import stream
-from .straight_through import Binarizer, set_progress
+from .straight_through import set_progress
 from .task import Task
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
 SAVE_SECONDS = 60
+CHANCE_EPOCH = 5  # when a run that has learnt nothing says so, and at its end
 
 
 class Diverged(ValueError):
@@ -33,14 +35,11 @@ class Diverged(ValueError):
 def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> list[dict]:
     """Train `task` under `recipe`, keeping checkpoints in `folder`; the curve, one dict per epoch.
 
-    Raises ValueError for a batch larger than the data, and Diverged when the loss becomes NaN or infinite.
+    `batch_size` is that of all processes and of all `accumulate` pieces together. Raises ValueError for a batch that
+    is larger than the data or cannot be shared evenly, and Diverged when the loss becomes NaN or infinite.
     """
-    if recipe.batch_size > len(task.train_set):
-        raise ValueError(
-            f"recipe key batch_size is {recipe.batch_size}, but there are {len(task.train_set)} training items; "
-            "take a smaller batch or more data"
-        )
-    network, steps_per_epoch = task.network, len(task.train_set) // recipe.batch_size
+    steps_per_epoch = steps(len(task.train_set), recipe)
+    network = task.network
     steppers = optimizers(
         network, optimizer=recipe.optimizer, learning_rate=recipe.learning_rate, momentum=recipe.momentum,
         weight_decay=recipe.weight_decay, classifier_learning_rate=recipe.classifier_learning_rate,
@@ -48,6 +47,7 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
     curve: list[dict] = []
     epoch, done, losses, seconds = 0, 0, torch.zeros(steps_per_epoch, device=device), 0.0
+    signs = weight_signs(network)
 
     # Go on where the last process stopped.
     state = checkpoint.latest(folder)
@@ -58,14 +58,26 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         scaler.load_state_dict(state["scaler"])
         curve, epoch, done, seconds = state["curve"], state["epoch"], state["done"], state["seconds"]
         losses.copy_(state["losses"])
+        signs = [sign.to(device) for sign in state["signs"]]
+    if len(set(distributed.gathered([(folder.name, epoch, done)]))) > 1:
+        raise ValueError(f"the processes see different checkpoints in {folder}: do all machines see the same folder?")
+    if recipe.sync_batch_norm:
+        distributed.sync_batch_norm(network, device)
+    model = network
+    mixed = partial(torch.autocast, device.type, getattr(torch, recipe.precision), recipe.precision != "float32")
+    if recipe.compile:
+        piece = list(range(recipe.batch_size // (distributed.size() * recipe.accumulate)))
+        model = compiled(network, task, next(loader(task.train_set, piece, len(piece), 0, device)), mixed)
+    model = distributed.parallel(model, device)
 
     def save() -> None:
-        checkpoint.save(folder, {
-            "fingerprint": folder.name, "recipe": as_dict(recipe), "labels": list(task.labels),
-            "network": network.state_dict(), "optimizers": [stepper.state_dict() for stepper in steppers],
-            "scaler": scaler.state_dict(), "curve": curve, "epoch": epoch, "done": done,
-            "losses": losses.cpu(), "seconds": seconds,
-        })  # fmt: skip
+        if distributed.rank() == 0:
+            checkpoint.save(folder, {
+                "fingerprint": folder.name, "recipe": as_dict(recipe), "labels": list(task.labels),
+                "network": network.state_dict(), "optimizers": [stepper.state_dict() for stepper in steppers],
+                "scaler": scaler.state_dict(), "curve": curve, "epoch": epoch, "done": done, "losses": losses.cpu(),
+                "seconds": seconds, "signs": signs, "random": torch.get_rng_state(),
+            })  # fmt: skip
 
     while epoch < recipe.epochs:
         started, saved, looked_at = time.monotonic() - seconds, time.monotonic(), done
@@ -76,32 +88,42 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         task.train_set.set_epoch(stream(recipe.seed, "augmentation"), epoch)
         draw = torch.Generator().manual_seed(stream(recipe.seed, f"order {epoch}"))
         order = torch.randperm(len(task.train_set), generator=draw)[: steps_per_epoch * recipe.batch_size]
+        if done and state is not None:
+            torch.set_rng_state(state["random"])
 
-        batches = loader(
-            task.train_set, order[done * recipe.batch_size :].tolist(), recipe.batch_size, recipe.data.workers, device
-        )
-        for batch in progress_bar(batches, f"epoch {epoch + 1}/{recipe.epochs}", steps_per_epoch, done):
+        # This process's share of each batch, in pieces.
+        own = order.view(steps_per_epoch, recipe.accumulate, distributed.size(), -1)[done:, :, distributed.rank()]
+        batches = loader(task.train_set, own.flatten().tolist(), own.shape[-1], recipe.data.workers, device)
+        for _ in progress_bar(range(done, steps_per_epoch), f"epoch {epoch + 1}/{recipe.epochs}"):
             # Rates and schedules are functions of the step.
             step = epoch * steps_per_epoch + done
             set_rates(steppers, recipe, step, steps_per_epoch)
             set_progress(network, step / (recipe.epochs * steps_per_epoch))
 
-            with torch.autocast(device.type, getattr(torch, recipe.precision), recipe.precision != "float32"):
-                loss = task.loss(network, batch)
-            losses[done] = loss.detach()
+            losses[done] = 0
+            for piece in range(1, recipe.accumulate + 1):
+                batch = next(batches)
+                with (
+                    distributed.summed_later(model, later=piece < recipe.accumulate),
+                    mixed(),
+                ):
+                    loss = task.loss(model, batch) / recipe.accumulate
+                losses[done] += loss.detach()
+                scaler.scale(loss).backward()
             done += 1
+
             # A look at the losses while the weights that broke one are still there; elsewhere than here it is a wait.
             if device.type == "cpu" or done % CHECK_EVERY == 0 or done == steps_per_epoch:
+                distributed.sum_(losses[looked_at:done]).div_(distributed.size())
                 stop_if_diverged(losses[:done], looked_at, epoch, network, partial(task.loss, network, batch))
                 looked_at = done
-            scaler.scale(loss).backward()
             for stepper in steppers:
                 scaler.step(stepper)
                 stepper.zero_grad()
             scaler.update()
 
             # A checkpoint within a long epoch.
-            if time.monotonic() - saved > SAVE_SECONDS and done < steps_per_epoch:
+            if time.monotonic() - saved > SAVE_SECONDS and done < steps_per_epoch and looked_at == done:
                 seconds = time.monotonic() - started
                 save()
                 saved = time.monotonic()
@@ -109,20 +131,51 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         seconds = time.monotonic() - started
         epoch, done = epoch + 1, 0
         curve.append({"epoch": epoch, "loss": losses.mean().item(), "seconds": round(seconds, 2)})
+        distributed.agree(network)
         if epoch % recipe.evaluate_every == 0 or epoch == recipe.epochs:
-            curve[-1] |= {**task.evaluate(network), **estimator_state(network)}
-        result = f", {task.headline} {curve[-1][task.headline]:.4g}" if task.headline in curve[-1] else ""
+            before, signs = signs, weight_signs(network)
+            curve[-1] |= {**task.evaluate(network), **estimator_state(network), **weight_health(network, before)}
+        reached = curve[-1].get(task.headline)
+        if task.chance and reached is not None and epoch in (CHANCE_EPOCH, recipe.epochs):
+            if reached < task.chance + 0.05 * (100 - task.chance):
+                say(f"warning: after {epoch} epochs {task.headline} is {reached:.4g}, hardly above chance")
+        result = "" if reached is None else f", {task.headline} {reached:.4g}"
         say(f"epoch {epoch}/{recipe.epochs}: loss {curve[-1]['loss']:.4g}{result}, {seconds:.0f} s")
         save()
     set_progress(network, 1.0)
     return curve
 
 
-def loader(dataset, order: list[int], batch_size: int, workers: int, device: torch.device) -> Iterable[dict]:
-    """Batches of `dataset` in `order`, on the device."""
+def steps(items: int, recipe: Recipe) -> int:
+    """Steps per epoch of a set of `items`. Raises ValueError where a batch cannot be had or shared."""
+    check_shares(recipe, distributed.size())
+    if recipe.batch_size > items:
+        raise ValueError(
+            f"recipe key batch_size is {recipe.batch_size}, but there are {items} training items; "
+            "take a smaller batch or more data"
+        )
+    return items // recipe.batch_size
+
+
+def check_shares(recipe: Recipe, processes: int) -> None:
+    """Raise ValueError if a batch cannot be shared evenly."""
+    if recipe.batch_size % (processes * recipe.accumulate):
+        raise ValueError(
+            f"recipe key batch_size is {recipe.batch_size} in all, which {processes} processes times "
+            f"{recipe.accumulate} pieces (accumulate) cannot share evenly; take a multiple of their product"
+        )
+
+
+def loader(dataset, order: list[int], batch_size: int, workers: int, device: torch.device) -> Iterator[dict]:
+    """Batches of `dataset` in `order`, on the device. A set that is in memory is asked for them directly."""
+    if getattr(dataset, "in_memory", False):
+        for chosen in torch.as_tensor(order, dtype=torch.long, device=dataset.device).split(batch_size):
+            if len(chosen):  # a process may have no share
+                yield dataset.__getitems__(chosen)
+        return
     made = DataLoader(
         dataset, batch_size, sampler=order, num_workers=workers, collate_fn=_as_it_is,
-        pin_memory=device.type == "cuda",
+        pin_memory=device.type == "cuda", generator=torch.Generator(),  # not from the run's own stream
     )  # fmt: skip
     for batch in made:
         yield {key: value.to(device, non_blocking=True) for key, value in batch.items()}
@@ -130,6 +183,24 @@ def loader(dataset, order: list[int], batch_size: int, workers: int, device: tor
 
 def _as_it_is(batch: dict) -> dict:
     return batch
+
+
+def compiled(network: nn.Module, task: Task, batch: dict, mixed: Callable) -> nn.Module:
+    """The network through torch.compile; where a step on `batch` fails with it, the network itself, which it says."""
+    before = copy.deepcopy(network.state_dict())
+    network.train()
+    try:
+        fast = torch.compile(network)
+        with mixed():
+            loss = task.loss(fast, batch)
+        loss.backward()
+    except Exception as error:  # of a compiler, anything
+        why = (str(error).splitlines() or ["no message"])[0]
+        say(f"torch.compile failed, going on without it: {type(error).__name__}: {why}")
+        fast = network
+    network.load_state_dict(before)
+    network.zero_grad()
+    return fast
 
 
 def set_rates(steppers: list, recipe: Recipe, step: int, steps_per_epoch: int) -> None:
@@ -142,6 +213,7 @@ def set_rates(steppers: list, recipe: Recipe, step: int, steps_per_epoch: int) -
         step, steps_per_epoch=steps_per_epoch, epochs=recipe.epochs, schedule="steps",
         milestones=recipe.classifier_milestones,
     )  # fmt: skip
+    factor *= batch_factor(recipe.optimizer, recipe.batch_size, recipe.base_batch_size)
     rates = [recipe.learning_rate * factor, recipe.classifier_learning_rate * classifier_factor]
     for stepper, value in zip(steppers, rates, strict=False):
         for group in stepper.param_groups:
@@ -162,65 +234,13 @@ def stop_if_diverged(
         )
 
 
-@torch.no_grad()
-def first_nonfinite(network: nn.Module, forward: Callable[[], Tensor]) -> str | None:
-    """The first layer, in the order of `forward`, whose parameters or output are not finite; None: all are."""
-    found, handles = [], []
-
-    def look(name: str, layer: nn.Module, output: Tensor) -> None:
-        broken = [key for key, value in layer.named_parameters(recurse=False) if not value.isfinite().all()]
-        if broken:
-            found.append(f"{name}.{broken[0]}".lstrip("."))
-        elif isinstance(output, Tensor) and not output.isfinite().all():
-            found.append(f"the output of {name}")
-
-    for name, module in network.named_modules():
-        if all(isinstance(child, Binarizer) for child in module.children()):
-            handles.append(module.register_forward_hook(lambda m, _, output, name=name: look(name, m, output)))
-    forward()
-    for handle in handles:
-        handle.remove()
-    return found[0] if found else None
-
-
-@torch.no_grad()
-def estimator_state(network: nn.Module) -> dict:
-    """What the learnt binarizers (the first, if each layer has its own) have become: slope at 0 and F' over -3..3 (F is
-    its integral from 0, as F(0) = 0), those of activations by names of their own; for weights also the share that is
-    let learn and their histogram."""
-    layers = [m for m in network.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
-    learnt = [m for m in layers if _learns(m.weight_binarizer)]
-    state = {}
-    for prefix, binarizers in (
-        ("", [m.weight_binarizer for m in learnt]),
-        ("activation_", [m.activation_binarizer for m in layers if _learns(m.activation_binarizer)]),
-    ):
-        if binarizers:
-            grid = torch.linspace(-3, 3, 121, device=next(network.parameters()).device)
-            state[f"{prefix}slope_at_0"] = binarizers[0].derivative(grid.new_zeros(1)).item()
-            state[f"{prefix}estimator"] = {"range": [-3.0, 3.0], "derivative": _rounded(binarizers[0].derivative(grid))}
-    if learnt:
-        latents = [layer.latent_weight().flatten() for layer in learnt]
-        opened = [m.weight_binarizer.derivative(x).count_nonzero().item() for m, x in zip(learnt, latents, strict=True)]
-        weights = torch.cat(latents)
-        state["open_share"] = sum(opened) / len(weights)
-        state["estimator"]["weights"] = _rounded(torch.histc(weights, 48, -3, 3) / len(weights))
-    return state
-
-
-def _learns(binarizer: Binarizer | None) -> bool:
-    return binarizer is not None and any(True for _ in binarizer.parameters())
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, 4) for value in values.tolist()]
-
-
-def progress_bar(batches: Iterable, name: str, total: int, done: int) -> Iterable:
+def progress_bar(steps: range, name: str) -> Iterable[int]:
     """A bar on a terminal, nothing elsewhere: the line per epoch is enough there."""
-    return tqdm(batches, name, total, initial=done, leave=False, disable=not sys.stderr.isatty())
+    return tqdm(steps, name, steps.stop, initial=steps.start, leave=False,
+                disable=not sys.stderr.isatty() or distributed.rank() > 0)  # fmt: skip
 
 
 def say(line: str) -> None:
-    """One line of progress, at once."""
-    print(line, flush=True)
+    """One line of progress, at once, from the first process."""
+    if distributed.rank() == 0:
+        print(line, flush=True)

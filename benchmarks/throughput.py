@@ -1,0 +1,189 @@
+"""How many images a second does training take in, and what would the paper's whole run cost at that rate?
+
+Whole training steps fed by the project's own loader: the float twin, our binary network, the same with the released
+recipe's teacher, and a plain reimplementation of the released step, which evaluates its classifier weight by weight.
+Contestants take turns; a turn is a few steps. Waiting is the time in which a step stands still for its images.
+
+    python benchmarks/throughput.py                                     # ResNet-20 on the embedded images
+    python benchmarks/throughput.py --network bireal18 --data FOLDER    # 224 px pictures, FOLDER as ImageNet's
+"""
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bnc_repro import config, images
+from bnc_repro.classifiers import CLASSIFIERS
+from bnc_repro.losses import soft_cross_entropy
+from bnc_repro.ops import sign
+from bnc_repro.run import _device_name, _peak_memory_mib
+from bnc_repro.straight_through import Binarizer
+from bnc_repro.train import loader
+
+CONTESTANTS = ("float", "binary", "binary, teacher", "released, teacher")
+EPOCH_IMAGES, EPOCHS = 1_281_167, 120  # ILSVRC 2012 and the released recipe
+SETTINGS = {  # network: its data's kind, image size, augmentation
+    "resnet20": ("fashion_mnist", (28, 28), "none"),
+    "bireal18": ("imagefolder", (224, 224), "crop"),
+    "bireal34": ("imagefolder", (224, 224), "crop"),
+}
+
+
+class Released(Binarizer):
+    """The released classifier as it is used there: every weight passes 1 -> 100 -> 2, and all is kept for backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(1, 100, bias=False), nn.Tanh(), nn.Linear(100, 2, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.network(x.reshape(-1, 1)).clamp(-1, 1)  # the gate
+        soft = outputs.sum(1).view_as(x)
+        return sign(x) + soft - soft.detach()
+
+
+def contestant(name: str, network: str, classes: int, channels: int, device: torch.device):
+    """One training step as a function of a batch."""
+    torch.manual_seed(0)
+    weights = {"float": None, "binary": "mlp", "released": Released()}[name.partition(",")[0]]
+    binary = {"weight_binarizer": weights, "activation_binarizer": weights and "approx_sign"}
+    model = CLASSIFIERS[network](num_classes=classes, channels=channels, **binary)
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=device.type == "cuda")
+    teacher = None
+    if name.endswith("teacher"):
+        from torchvision.models import resnet34
+
+        teacher = resnet34(num_classes=classes).to(device, memory_format=torch.channels_last).eval()
+    kind = SETTINGS[network][0]
+
+    def step(batch: dict) -> None:
+        x = images.normalise(batch["image"], kind, batch.get("light"))
+        with torch.autocast(device.type, torch.bfloat16, device.type == "cuda"):
+            logits = model(x)
+            loss = F.cross_entropy(logits, batch["label"])
+            if teacher is not None:
+                with torch.no_grad():
+                    wanted = teacher(x)
+                loss = 0.1 * loss + 0.9 * soft_cross_entropy(logits, wanted)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def endless(dataset, batch_size: int, workers: int, device: torch.device):
+    """Batches of one shuffled epoch after another."""
+    epoch = 0
+    while True:
+        dataset.set_epoch(0, epoch)
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(epoch))
+        yield from loader(dataset, order[: len(order) // batch_size * batch_size].tolist(), batch_size, workers, device)
+        epoch += 1
+
+
+def measure(names: list[str], options: argparse.Namespace, device: torch.device) -> dict[str, list]:
+    """(seconds a step, seconds of it waited) of each turn, by contestant."""
+    data = load(options)
+    data.to(device)
+    steps = {name: contestant(name, options.network, data.num_classes, data.channels, device) for name in names}
+    batches = endless(data, options.batch_size, options.workers, device)
+    for step in steps.values():
+        step(next(batches))
+    found = {name: [] for name in names}
+    for turn in range(options.turns):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            waited, started = 0.0, time.perf_counter()
+            for _ in range(options.steps):
+                asked = time.perf_counter()
+                batch = next(batches)
+                waited += time.perf_counter() - asked
+                steps[name](batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            found[name].append(((time.perf_counter() - started) / options.steps, waited / options.steps))
+    return found
+
+
+def load(options: argparse.Namespace):
+    """The training images."""
+    kind, size, augment = SETTINGS[options.network]
+    if kind == "imagefolder" and options.data is None:
+        raise SystemExit(f"{options.network} is fed with pictures: name a folder as ImageNet's with --data")
+    root = options.data or config.project_root() / "data" / "fashion-mnist"
+    lighting = 0.1 if augment == "crop" else 0.0
+    data = config.Data(root=str(root), kind=kind, image_size=size, augment=augment, lighting=lighting)
+    return images.load(data, train=True)
+
+
+def memory(name: str, options: argparse.Namespace, device: torch.device) -> float:
+    """Peak memory in MiB of two steps, of this process on a CPU, of torch's allocator on a GPU."""
+    data = load(options)
+    data.to(device)
+    step = contestant(name, options.network, data.num_classes, data.channels, device)
+    batches = endless(data, options.batch_size, 0, device)
+    step(next(batches))
+    step(next(batches))
+    return _peak_memory_mib(device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--network", choices=SETTINGS, default="resnet20")
+    parser.add_argument("--data", type=Path, help="a folder with train/<class>/ and val/<class>/")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--steps", type=int, help="a turn")
+    parser.add_argument("--names", nargs="+", choices=CONTESTANTS)
+    parser.add_argument("--memory", metavar="NAME", help="print the peak memory of one contestant in MiB")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pictures = SETTINGS[options.network][0] == "imagefolder"
+    options.batch_size = options.batch_size or ((256 if device.type == "cuda" else 8) if pictures else 64)
+    options.workers = (1 if pictures else 0) if options.workers is None else options.workers
+    options.steps = options.steps or (2 if pictures else 10)
+    names = options.names or list(CONTESTANTS if pictures else CONTESTANTS[:2])
+    if options.memory:
+        print(memory(options.memory, options, device))
+        return
+    peaks = {}
+    for name in names:
+        words = [sys.executable, __file__, *sys.argv[1:], "--memory", name]
+        peaks[name] = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    found = measure(names, options, device)
+    device_name = _device_name(device)
+    lines = [
+        f"# Training throughput of {options.network}, batch {options.batch_size}", "",
+        f"{device_name}, torch {torch.__version__}: median of {options.turns} turns of {options.steps} steps (lowest, "
+        f"highest), {options.workers} loading processes. " + ("The last two columns are a run of "
+        f"{EPOCHS} epochs of ImageNet's {EPOCH_IMAGES:,} images at this rate on this device." if pictures else ""), "",
+        "| network | images/s | waiting for data | peak memory, MiB |" + (" days | device-hours |" if pictures else ""),
+        "| --- | --- | --- | --- |" + (" --- | --- |" if pictures else ""),
+    ]  # fmt: skip
+    for name in names:
+        rates = [options.batch_size / seconds for seconds, _ in found[name]]
+        rate = statistics.median(rates)
+        waiting = sum(waited for _, waited in found[name]) / sum(seconds for seconds, _ in found[name])
+        hours = EPOCH_IMAGES * EPOCHS / rate / 3600
+        line = f"| {name} | {rate:.1f} ({min(rates):.1f}, {max(rates):.1f}) | {100 * waiting:.1f} % "
+        line += f"| {peaks[name]:.0f} |"
+        lines.append(line + (f" {hours / 24:,.1f} | {hours:,.0f} |" if pictures else ""))
+    print("\n".join(lines))
+    slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
+    target = Path(__file__).with_suffix(f".{options.network}.{slug}.md")
+    target.write_text("\n".join(lines) + "\n")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Several processes train what one process trains, count every image once, and survive the death of one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnc_repro import checkpoint, config, distributed, optim
+from bnc_repro.provenance import PACKAGE
+from bnc_repro.run import folder_of
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+
+# Trains in float64, with batch statistics frozen and the classifier evaluated exactly; the first process writes.
+EXACT = """
+import json, sys
+from pathlib import Path
+import torch
+from torch import nn
+from bnc_repro import classify, config, distributed, train
+
+device, (values, target) = torch.device("cpu"), sys.argv[1:]
+distributed.meet(device)
+recipe = config.make(**json.loads(values))
+task = classify.build(recipe, device)
+task.network.double()
+task.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+task.network.weight_binarizer.tabulated = False
+for module in task.network.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+        module.train = lambda mode=True, module=module: module
+steps, look = [], train.stop_if_diverged
+def stop_if_diverged(losses, *others):
+    steps.append(losses[-1].item())
+    look(losses, *others)
+train.stop_if_diverged = stop_if_diverged
+curve = train.train(task, recipe, Path(target).with_suffix(""), device)
+if distributed.rank() == 0:
+    Path(target).write_text(json.dumps({"steps": steps, "curve": curve}))
+"""
+
+
+def environment() -> dict:
+    return {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
+
+
+def settings(root: str, **changes) -> dict:
+    """A recipe of two epochs of ten steps."""
+    values = {
+        "width": 4, "blocks": [1, 1], "stem": "half", "epochs": 2, "batch_size": 32, "learning_rate": 0.02,
+        "data": {"root": root, "augment": "shift"},
+    }  # fmt: skip
+    return config.merged(values, changes)
+
+
+def exact(values: dict, target: Path, processes: int) -> dict:
+    script = target.with_suffix(".py")
+    script.write_text(EXACT)
+    start = [*TORCHRUN, f"--nproc-per-node={processes}"] if processes > 1 else [sys.executable]
+    done = subprocess.run([*start, str(script), json.dumps(values), str(target)], env=environment(),
+                          capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(target.read_text())
+
+
+def test_two_processes_train_what_one_trains(data, tmp_path):
+    """Twenty steps with the same global batch, whole or in pieces: the same losses to 1e-5, the same test images."""
+    one = exact(settings(data), tmp_path / "one.json", 1)
+    two = exact(settings(data), tmp_path / "two.json", 2)
+    pieces = exact(settings(data, accumulate=2), tmp_path / "pieces.json", 2)
+    assert len(one["steps"]) == 20
+    assert max(one["steps"]) - min(one["steps"]) > 0.1  # it moved
+    for other in (two, pieces):
+        assert other["steps"] == pytest.approx(one["steps"], abs=1e-5)
+        for a, b in zip(one["curve"], other["curve"], strict=True):
+            assert (a["top1"], a["top5"]) == (b["top1"], b["top5"])
+            assert a["test_loss"] == pytest.approx(b["test_loss"], abs=1e-5)
+
+
+def command(root: str, runs: Path, **changes) -> list[str]:
+    values = settings(root, **changes)
+    given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    words = [word for one in given for word in ("--set", one)]
+    start = [sys.executable, "-m", "bnc_repro", "run", "imagenet_resnet"]
+    return [*start, "--runs", str(runs), "--processes", "2", *words]
+
+
+def test_a_worker_that_is_killed_is_started_again(data, tmp_path):
+    """kill -9 of one of two processes after the first epoch: the run ends with the undisturbed one's metrics."""
+    changes = {"epochs": 8, "width": 16}
+    recipe = config.recipe("imagenet_resnet", **settings(data, **changes))
+    done = subprocess.run(command(data, tmp_path / "whole", **changes), env=environment(), capture_output=True,
+                          text=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads((folder_of(recipe, tmp_path / "whole") / "row.json").read_text())]
+    assert rows[0]["processes"] == 2
+
+    folder = folder_of(recipe, tmp_path / "killed")
+    job = subprocess.Popen(command(data, tmp_path / "killed", **changes), env=environment(), stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, start_new_session=True)  # fmt: skip
+    try:
+        deadline = time.monotonic() + 200
+        while not (folder / checkpoint.NAMES[0]).exists():
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            time.sleep(0.01)
+        workers = [
+            int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ")
+            if _environment(path).get("LOCAL_RANK") == "1" and str(tmp_path / "killed") in _words(path.parent)
+        ]  # fmt: skip
+        assert len(workers) == 1
+        os.kill(workers[0], signal.SIGKILL)
+        said, _ = job.communicate(timeout=300)
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+    assert job.returncode == 0, said[-3000:]
+    assert "exitcode: -9" in said
+    rows.append(json.loads((folder / "row.json").read_text()))
+    for key in ("metrics", "best", "status"):
+        assert rows[0][key] == rows[1][key]
+
+
+def _environment(path: Path) -> dict:
+    try:
+        return dict(pair.split("=", 1) for pair in path.read_text().split("\0") if "=" in pair)
+    except OSError:
+        return {}
+
+
+def _words(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_a_failing_process_ends_the_job_with_its_error(data, tmp_path):
+    """A batch larger than the data is told by the processes, torchrun names it as the root cause, and nothing hangs."""
+    words = command(data, tmp_path, batch_size=400)
+    words = [*TORCHRUN, "--nproc-per-node=2", *words[1 : words.index("--processes")], *words[words.index("--set") :]]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0
+    cause = done.stderr.partition("Root Cause (first observed failure)")[2]
+    assert "recipe key batch_size is 400, but there are 320 training items" in cause
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"data": {"root": "/nowhere"}}, "finds no data in /nowhere"),
+    ({"batch_size": 31}, "batch_size is 31 in all, which 2 processes times 1 pieces"),
+])
+def test_a_mistake_is_told_before_processes_start(data, tmp_path, changes, sentence):
+    """One sentence of the command itself."""
+    done = subprocess.run(command(data, tmp_path, **changes), env=environment(), capture_output=True, text=True,
+                          timeout=100, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("bnc_repro: ")
+    assert sentence in done.stderr
+
+
+def test_one_process_communicates_with_nobody():
+    """Without torchrun every function is the identity of its kind."""
+    assert (distributed.rank(), distributed.size()) == (0, 1)
+    assert distributed.share(3) == [0, 1, 2]
+    assert distributed.gathered([1, 2]) == [1, 2]
+    assert distributed.by_the_first(lambda: 5) == 5
+    network = torch.nn.Linear(1, 1)
+    assert distributed.parallel(network, torch.device("cpu")) is network
+    with pytest.raises(ValueError, match="sync_batch_norm needs CUDA"):
+        distributed.sync_batch_norm(network, torch.device("cpu"))
+
+
+def test_a_rate_is_meant_for_a_batch():
+    """Four times the batch: four times the rate of SGD, twice that of Adam; no base, no change."""
+    assert optim.batch_factor("sgd", 1024, 256) == 4
+    assert optim.batch_factor("adam", 1024, 256) == optim.batch_factor("adamw", 1024, 256) == 2
+    assert optim.batch_factor("sgd", 1024, 0) == 1

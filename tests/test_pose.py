@@ -1,0 +1,116 @@
+"""The pose task on a few of the embedded people: its measures, a detector's boxes, a backbone from another stage."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from bnc_repro import checkpoint, coco_eval, config, pose, run
+from bnc_repro.classifiers import CLASSIFIERS
+from bnc_repro.keypoints import read_people
+
+CPU = torch.device("cpu")
+DATA = config.project_root() / "data" / "people"
+
+
+def recipe(**changes) -> config.Recipe:
+    """One epoch of a tiny network on 64 people."""
+    values = {
+        "experiment": "coco_pose", "network": "sbpn", "stem": "half", "width": 8, "blocks": [1, 1], "head": 16,
+        "weight_binarizer": "ste", "batch_size": 16, "learning_rate": 0.01,
+        "data": {"root": str(DATA), "kind": "coco", "image_size": [64, 48], "train_limit": 64},
+        "pose": {"sigma_px": 0.7, "loss": "cross_entropy"},
+    }  # fmt: skip
+    return config.make(**config.merged(values, changes))
+
+
+def test_pck_counts_joints_within_a_fifth_of_the_torso():
+    """Joints moved by 0.19 and 0.21 of each person's torso: by hand, over the people whose torso is labelled."""
+    people = read_people(DATA, pose.VALIDATION)
+    crops = pose.Crops(DATA, pose.VALIDATION, (64, 48))
+    shoulder, hip = (crops.skeleton.names.index(name) for name in ("left_shoulder", "right_hip"))
+    torso_px = np.linalg.norm(people.joints_px[:, shoulder] - people.joints_px[:, hip], axis=1)
+    moved = people.joints_px.copy()
+    moved[..., 0] += 0.19 * torso_px[:, None]
+    moved[:, :5, 0] += 0.02 * torso_px[:, None]  # the face is too far off
+    whole = (people.visible[:, shoulder] > 0) & (people.visible[:, hip] > 0)
+    seen = people.visible[whole] > 0
+    wanted = seen[:, 5:].sum() / seen.sum()
+    found = pose.judge(DATA, crops, moved, np.ones(moved.shape[:2]))
+    assert found["PCK"] == pytest.approx(wanted)
+    assert 0.2 < wanted < 0.9
+
+
+def test_a_detectors_boxes_are_judged_beside_the_true_ones(tmp_path, monkeypatch):
+    """With the true boxes as detections both agree; half of them are half as many; a mistake in the file is told."""
+    people = read_people(DATA, pose.VALIDATION)
+    file = tmp_path / "boxes.json"
+
+    def write(rows):
+        boxes = [{"image_id": int(people.image_ids[i]), "category_id": 1, "bbox": people.boxes_px[i].tolist(),
+                  "score": 1.0} for i in rows]  # fmt: skip
+        file.write_text(json.dumps(boxes))
+
+    write(range(len(people)))
+    options = {"detections": str(file), "headline": "PCK"}
+    row = run.run(recipe(pose=options), tmp_path / "runs")
+    assert row["headline"] == "PCK"
+    assert row["metrics"]["PCK"] == row["best"]
+    assert row["metrics"]["AP_detected"] == pytest.approx(row["metrics"]["AP"], abs=0.01)
+    write(range(0, len(people), 2))
+    judged, judge = [], pose.average_precision
+    monkeypatch.setattr(pose, "average_precision", lambda *given: judged.append(len(given[2])) or judge(*given))
+    half = run.run(recipe(pose=options), tmp_path / "runs")
+    assert half["fingerprint"] != row["fingerprint"]
+    assert half["metrics"]["AP"] == row["metrics"]["AP"]
+    assert judged == [len(people), (len(people) + 1) // 2]
+    file.write_text("[]")
+    with pytest.raises(ValueError, match=r"detection file .*boxes\.json is empty"):
+        run.run(recipe(pose=options), tmp_path / "runs")
+    with pytest.raises(ValueError, match="there is no file /nowhere"):
+        run.run(recipe(pose={"detections": "/nowhere"}), tmp_path / "runs")
+
+
+def test_a_backbone_comes_from_a_classification_run(tmp_path):
+    """init_from a classifier's checkpoint loads its trunk; the head starts new; another width is refused."""
+    torch.manual_seed(1)
+    binary = {"weight_binarizer": "ste", "activation_binarizer": "approx_sign"}
+    for width in (8, 16):
+        network = CLASSIFIERS["resnet20"](num_classes=3, width=width, blocks=(1, 1), stem="half", **binary)
+        made = config.as_dict(config.make(network="resnet20"))
+        folder = tmp_path / str(width)
+        folder.mkdir()
+        checkpoint.save(folder, {"recipe": made, "labels": ["a", "b", "c"], "network": network.state_dict()})
+    start = recipe(init_from=str(tmp_path / "8" / "checkpoint.pt"))
+    ours = pose.make_network(start, 17)
+    head = {key: value.clone() for key, value in ours.state_dict().items() if not key.startswith("trunk.")}
+    run._start_from(ours, start, None)
+    wanted = checkpoint.load(start.init_from)["network"]
+    for key, value in ours.state_dict().items():
+        assert torch.equal(value, wanted[key] if key.startswith("trunk.") else head[key])
+    with pytest.raises(ValueError, match="does not fit the network of this recipe"):
+        run._start_from(ours, recipe(init_from=str(tmp_path / "16" / "checkpoint.pt")), None)
+
+
+def test_results_of_shares_are_in_order(monkeypatch):
+    """Predictions that two processes made in turns come back in the order of the people."""
+    made = recipe(weight_binarizer=None, activation_binarizer=None)  # no sign that rounding could turn
+    crops = pose.Crops(DATA, pose.VALIDATION, (64, 48))
+    crops.people = crops.people.take(range(7))
+    torch.manual_seed(0)
+    network = pose.make_network(made, 17)
+    whole = pose.predict(network, crops, made, CPU)
+    parts = []
+    for own in ([0, 2, 4, 6], [1, 3, 5]):
+        with monkeypatch.context() as patch:
+            patch.setattr(pose.distributed, "share", lambda count, own=own: own)
+            patch.setattr(pose.distributed, "gathered", lambda items: parts.append(items) or items)
+            pose.predict(network, crops, made, CPU)
+    gathered = iter([parts[i] + parts[i + 3] for i in range(3)])
+    with monkeypatch.context() as patch:
+        patch.setattr(pose.distributed, "gathered", lambda items: next(gathered))
+        again = pose.predict(network, crops, made, CPU)
+    for a, b in zip(whole, again, strict=True):
+        assert np.allclose(a, b, atol=1)  # px; sub-pixel decoding makes much of rounding
+    assert coco_eval.similarity(crops.people, again[0])[0].shape == (7,)
