@@ -14,7 +14,9 @@ from .keypoints import COCO_PERSON
 from .pictures import read
 from .report import by_arm
 
-NAMES = {"top1": "top-1 accuracy (%)", "AP": "AP (COCOeval, true boxes)"}
+NAMES = {
+    "top1": "top-1 accuracy (%)", "AP": "AP (COCOeval, true boxes)", "PCK": "joints within 0.2 torsos (PCK@0.2)",
+}  # fmt: skip
 
 
 def palette(rows: list[dict]) -> dict[str, tuple]:

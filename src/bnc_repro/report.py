@@ -13,8 +13,8 @@ import pandas as pd
 from . import config, statistics
 from .checkpoint import write_json
 
-UNITS = {"top1": "points", "AP": "AP"}
-MEANS = {"top1": "mean (%)", "AP": "mean (AP)"}
+UNITS = {"top1": "points", "AP": "AP", "PCK": "PCK@0.2"}
+MEANS = {"top1": "mean (%)", "AP": "mean (AP)", "PCK": "mean (PCK@0.2)"}
 
 
 def by_arm(rows: Iterable[dict], metric: str | None = None) -> dict[str, dict[int, float]]:
@@ -42,7 +42,21 @@ def table(rows: list[dict]) -> pd.DataFrame:
         lines.append(line)
     made = pd.DataFrame(lines).set_index("arm")
     made["parameters"] = made["parameters"].map("{:,}".format)
-    return _plain(made, 3 if rows[0]["headline"] == "AP" else 1)
+    return _plain(made, 1 if rows[0]["headline"] == "top1" else 3)
+
+
+def sets(rows: list[dict]) -> list[list[dict]]:
+    """The rows of each data set, which are compared with each other and with no other's."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["recipe"]["data"]["root"], []).append(row)
+    return list(found.values())
+
+
+def pairs(rows: list[dict]) -> list[tuple[str, str]]:
+    """Each arm against the first, the floor; then the last, the one in question, against each between."""
+    floor, *others = dict.fromkeys(row["arm"] for row in rows)
+    return [(arm, floor) for arm in others] + [(others[-1], arm) for arm in others[:-1]]
 
 
 def differences(rows: list[dict], *pairs: tuple[str, str]) -> pd.DataFrame:
@@ -52,7 +66,7 @@ def differences(rows: list[dict], *pairs: tuple[str, str]) -> pd.DataFrame:
         made = statistics.paired(values[first], values[second])
         lines.append({"pair": f"{first} − {second}", f"difference ({unit})": made.mean, "95 % low": made.low,
                       "95 % high": made.high, "seeds": made.count, "against 0": statistics.compare(made)})  # fmt: skip
-    return _plain(pd.DataFrame(lines).set_index("pair"), 3 if unit == "AP" else 2)
+    return _plain(pd.DataFrame(lines).set_index("pair"), 2 if unit == "points" else 3)
 
 
 def _plain(frame: pd.DataFrame, digits: int) -> pd.DataFrame:
