@@ -71,6 +71,24 @@ def seed_or_all(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
+def tune_command(options: argparse.Namespace) -> None:
+    """Run the profile's grid of learning rates for an arm on held-out training images; the best is printed last."""
+    from . import tuning
+    from .checkpoint import write_json
+    from .run import run
+
+    found: dict[float, list[float]] = {}
+    for recipe in tuning.grid(options.experiment, options.profile, options.arm):
+        row = run(recipe, options.runs)
+        if options.rows:
+            write_json(options.rows / f"{row['fingerprint']}.json", row)
+        found.setdefault(recipe.learning_rate, []).append(row["metrics"].get(row["headline"], 0.0))
+    means = {rate: sum(values) / len(values) for rate, values in found.items()}
+    for rate, mean in means.items():
+        print(f"{options.arm}: learning_rate {rate:g}: {mean:.2f} on held-out images")
+    print(max(means, key=means.get))
+
+
 def evaluate_command(options: argparse.Namespace) -> None:
     """The metrics of a checkpoint on its own data, or on --data."""
     import torch
@@ -176,6 +194,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
     one.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
     one.add_argument("--rows", type=Path, help="also write each row to this folder, as SEED.json")
+    grid = command("tune", tune_command)
+    grid.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(config.EXPERIMENTS))
+    grid.add_argument("--profile", default="small", help=" | ".join(config.PROFILES))
+    grid.add_argument("--arm", required=True, help="an arm of the profile's params.yaml")
+    grid.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
+    grid.add_argument("--rows", type=Path, help="also write each row to this folder")
     judge = command("evaluate", evaluate_command)
     judge.add_argument("checkpoint", type=Path)
     judge.add_argument("--data", help="another folder of the same kind")

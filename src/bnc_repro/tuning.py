@@ -1,0 +1,50 @@
+"""How an arm's learning rate is chosen: the same small grid for every arm with the same optimizer, judged on images that
+are held out from training, never on the test images, and under seeds that no result uses.
+
+The grid is the section `tuning` of a profile's params.yaml. The rows stand in runs/<profile>/<experiment>/ beside all
+others, and published in results/<profile>/tuning/.
+"""
+
+import json
+
+import pandas as pd
+import yaml
+
+from . import config
+from .config import Recipe
+
+
+def grid(experiment: str, profile: str, arm: str) -> list[Recipe]:
+    """The recipes of an arm's tuning: every rate under every seed. Raises ValueError where the profile has no grid."""
+    sections = yaml.safe_load(config.parameters_file(profile).read_text()).get("tuning", {})
+    if experiment not in sections:
+        raise ValueError(f"{config.parameters_file(profile)} has no section tuning.{experiment}; write its grid there")
+    section, made = sections[experiment], config.recipe(experiment, profile, arm)
+    if made.optimizer not in section["learning_rates"]:
+        raise ValueError(f"tuning.{experiment}.learning_rates has no grid for {made.optimizer}, the optimizer of {arm}")
+    return [
+        config.recipe(experiment, profile, arm, seed=seed, learning_rate=rate, data={"validation": section["validation"]})
+        for rate in section["learning_rates"][made.optimizer] for seed in section["seeds"]
+    ]  # fmt: skip
+
+
+def published(experiment: str, profile: str) -> pd.DataFrame:
+    """The held-out accuracy of every published tuning run: one line each, with its arm, seed and learning rate."""
+    wanted = {
+        json.dumps(config.identity(recipe)): arm
+        for arm in config.experiment_section(experiment, profile)["arms"] for recipe in grid(experiment, profile, arm)
+    }  # fmt: skip
+    lines = []
+    for path in (config.project_root() / "results" / profile / "tuning").glob("*.json"):
+        row = json.loads(path.read_text())
+        arm = wanted.get(json.dumps(config.identity(config.make(**row["recipe"]))))
+        if arm:
+            lines.append({"arm": arm, "seed": row["seed"], "learning rate": row["recipe"]["learning_rate"],
+                          "held-out": row["metrics"].get(row["headline"], 0.0)})  # fmt: skip
+    return pd.DataFrame(lines, columns=["arm", "seed", "learning rate", "held-out"])
+
+
+def best(tuned: pd.DataFrame) -> pd.Series:
+    """arm -> the learning rate of the highest mean held-out accuracy, the smaller of equals; a diverged run is a 0."""
+    means = tuned.groupby(["arm", "learning rate"])["held-out"].mean()
+    return means.groupby("arm").idxmax().map(lambda pair: pair[1])
