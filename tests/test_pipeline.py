@@ -36,8 +36,12 @@ def expected_modules(name):
     trained = {"ablation": "linear_vs_soft", "images": "imagenet_resnet", "poses": "coco_pose"}
     if name in trained:
         return {"__main__", *run.modules(trained[name])}
+    if name == "tuning":
+        return {"__main__", "tuning", *run.modules("linear_vs_soft")}
     if name == "idea":  # nothing is trained, but the notebook looks into the binarizers
         return page | set(provenance.closure("binarizers"))
+    if name == "linear_vs_soft":
+        return page | set(run.modules(name)) | {"gradients", "tuning"}
     if name in SAMPLE:
         return page | set(run.modules(name))
     return page.union(*map(run.modules, SAMPLE)) if name == "verdict" else page
@@ -58,7 +62,9 @@ def test_the_matrix_is_the_arms(file):
     """A stage that trains an arm at a time names exactly the arms of its profile that are trained."""
     profile = "sample" if file.parent == ROOT else file.parent.name
     stages = yaml.safe_load(file.read_text())["stages"]
-    for name, experiment in (("ablation", "linear_vs_soft"), ("images", "imagenet_resnet"), ("poses", "coco_pose")):
+    trains = {"ablation": "linear_vs_soft", "tuning": "linear_vs_soft", "images": "imagenet_resnet",
+              "poses": "coco_pose"}  # fmt: skip
+    for name, experiment in trains.items():
         if name in stages:
             arms = config.experiment_section(experiment, profile)["arms"]
             trained = [arm for arm, changes in arms.items() if changes.get("network") != "mean_pose"]

@@ -9,11 +9,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from . import config
+from . import config, verdict
 from .keypoints import COCO_PERSON
 from .pictures import read
-from .report import by_arm
+from .report import UNITS, by_arm
+from .statistics import compare, estimate
 
+MANY = 5  # seeds from which an interval of the mean is worth drawing
 NAMES = {
     "top1": "top-1 accuracy (%)", "AP": "AP (COCOeval, true boxes)", "PCK": "joints within 0.2 torsos (PCK@0.2)",
 }  # fmt: skip
@@ -32,15 +34,17 @@ def style() -> None:
 
 
 def dots(rows: list[dict], ax: Axes | None = None, title: str = "") -> Axes:
-    """A dot per seed and a bar at each arm's mean."""
+    """A dot per seed, a bar at each arm's mean, and from five seeds on a line over its 95 % interval."""
     ax = ax or plt.subplots()[1]
     frame = pd.DataFrame([(arm, value) for arm, seeds in by_arm(rows).items() for value in seeds.values()],
                          columns=["arm", "value"])  # fmt: skip
     sns.stripplot(frame, x="value", y="arm", hue="arm", palette=palette(rows), legend=False, size=9, jitter=False,
                   alpha=0.75, ax=ax)  # fmt: skip
     for i, arm in enumerate(frame["arm"].unique()):
-        mean = frame.loc[frame["arm"] == arm, "value"].mean()
-        ax.plot([mean, mean], [i - 0.28, i + 0.28], color="black", linewidth=2)
+        made = estimate(frame.loc[frame["arm"] == arm, "value"].tolist())
+        ax.plot([made.mean, made.mean], [i - 0.28, i + 0.28], color="black", linewidth=2)
+        if made.count >= MANY:
+            ax.plot([made.low, made.high], [i, i], color="black", linewidth=1.5)
     ax.set(xlabel=NAMES[rows[0]["headline"]], ylabel="", title=title or "One dot a seed, the bar is the mean")
     return ax
 
@@ -88,7 +92,8 @@ def health(rows: list[dict]) -> np.ndarray:
         ax.set(title=title, ylabel="" if key == "slope_at_0" else "share of binary weights (%)")
         ax.title.set_fontsize(10)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.set_ylim(bottom=0 if own.empty or own["value"].min() >= 0 else None)
+        low, high = (0, 0) if own.empty else (own["value"].min(), own["value"].max())
+        ax.set_ylim(bottom=0 if low >= 0 else None, top=1 if high == 0 else None)
     return axes
 
 
@@ -156,6 +161,56 @@ def people(row: dict, axes: np.ndarray) -> np.ndarray:
         ax.set(xlim=(max(x - 6, -0.5), right), ylim=(bottom, max(y - 6, -0.5)), xticks=[], yticks=[])
         ax.set_title(f"OKS {person['oks']:.2f}", fontsize=10)
     return axes
+
+
+def forest(rows: list[dict]) -> np.ndarray:
+    """The paired differences of the ablation, a panel a condition: a dot a seed, the mean with its 95 % interval."""
+    found = verdict.differences(rows)
+    panels = list(found.groupby("condition", sort=False))
+    height = 1 + 0.42 * max(len(own) for _, own in panels)
+    axes = plt.subplots(1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), height), layout="constrained",
+                        sharex=True, sharey=True, squeeze=False)[1][0]  # fmt: skip
+    for ax, (condition, own) in zip(axes, panels, strict=True):
+        for y, (made, seeds) in enumerate(zip(own["estimate"], own["seeds"], strict=True)):
+            colour = {"above": "tab:green", "below": "tab:red"}.get(compare(made), "0.35")
+            ax.plot(seeds, [y] * len(seeds), "o", color=colour, alpha=0.3, markersize=5)
+            ax.errorbar(made.mean, y, xerr=[[made.mean - made.low], [made.high - made.mean]], fmt="D", color=colour,
+                        capsize=4, markersize=6)  # fmt: skip
+        ax.axvline(0, color="black", linewidth=1)
+        ax.set(yticks=range(len(own)), yticklabels=own["pair"], title=condition,
+               xlabel=f"difference ({UNITS[rows[0]['headline']]}), paired by seed")  # fmt: skip
+    axes[0].invert_yaxis()
+    return axes
+
+
+def cost(rows: list[dict]) -> np.ndarray:
+    """Mean headline against training time relative to the first arm's, a panel a condition."""
+    panels = list(verdict.ranking(rows).groupby("condition", sort=False))
+    axes = plt.subplots(1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), 3.6), layout="constrained", sharey=True,
+                        squeeze=False)[1][0]  # fmt: skip
+    for ax, (condition, own) in zip(axes, panels, strict=True):
+        time = own.columns[-1]
+        _labelled(ax, own[time], own["mean"], own["estimator"])
+        ax.set(title=condition, xlabel=f"training {time}", ylabel=NAMES[rows[0]["headline"]] if ax is axes[0] else "")
+    return axes
+
+
+def gradient_errors(found: pd.DataFrame, headline: str = "top1") -> np.ndarray:
+    """What `gradients.study` found: agreement with the flip differences against the mean headline."""
+    axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharey=True)[1]
+    for ax, when in zip(axes, ("at the start", "at the end"), strict=True):
+        _labelled(ax, found[when], found["mean"], found["estimator"])
+        ax.set(title=f"Gradients {when} of training", xlabel="cosine with the flip differences (1: the same direction)",
+               ylabel=NAMES[headline] if ax is axes[0] else "")  # fmt: skip
+    return axes
+
+
+def _labelled(ax: Axes, x: pd.Series, y: pd.Series, names: pd.Series) -> None:
+    """Points with their names beside them, and room for the names."""
+    ax.plot(x, y, "o", markersize=8)
+    for name, place in zip(names, zip(x, y, strict=True), strict=True):
+        ax.annotate(f"  {name}", place, fontsize=9, verticalalignment="center")
+    ax.margins(x=0.3, y=0.15)
 
 
 def verdict_figure(imagenet: list[dict], coco: list[dict], ablation: list[dict]) -> plt.Figure:

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from . import config, notebook, plots, report
+from . import config, notebook, plots, report, tuning, verdict
 from .checkpoint import atomic, write_json
 from .run import folder_of
 
@@ -22,22 +22,28 @@ def publish() -> list[Path]:
     """
     root, written = config.project_root(), []
     for profile in config.PROFILES:
-        for experiment in config.experiments(profile):
-            section = config.experiment_section(experiment, profile)
-            before = len(written)
-            for arm in section["arms"]:
-                for seed in section["seeds"]:
-                    recipe = config.recipe(experiment, profile, arm, seed=seed)
-                    if not recipe.data.folder.is_dir():
-                        continue
-                    source = folder_of(recipe) / "row.json"
-                    if source.is_file():
-                        written.append(_publish_row(source, root / "results" / profile / experiment, recipe))
-            if len(written) - before == len(section["arms"]) * len(section["seeds"]):
-                for path in (root / "results" / profile / experiment).glob("*.json"):
-                    if path not in written:
-                        path.unlink()
+        for name, recipes in _wanted(profile).items():
+            folder, before = root / "results" / profile / name, len(written)
+            for recipe in recipes:
+                source = recipe.data.folder.is_dir() and folder_of(recipe) / "row.json"
+                if source and source.is_file():
+                    written.append(_publish_row(source, folder, recipe))
+            if len(written) - before == len(recipes):
+                for path in set(folder.glob("*.json")) - set(written):
+                    path.unlink()
     return [*written, *write_pages(root)]
+
+
+def _wanted(profile: str) -> dict[str, list[config.Recipe]]:
+    """Folder in results/<profile>/ -> the recipes whose rows belong there: an experiment's, or those of its tuning."""
+    found: dict[str, list[config.Recipe]] = {}
+    for experiment in config.experiments(profile):
+        section = config.experiment_section(experiment, profile)
+        found[experiment] = [config.recipe(experiment, profile, arm, seed=seed)
+                             for arm in section["arms"] for seed in section["seeds"]]  # fmt: skip
+        if tuning.tuned(experiment, profile):
+            found["tuning"] = [recipe for arm in section["arms"] for recipe in tuning.grid(experiment, profile, arm)]
+    return found
 
 
 def _publish_row(source: Path, folder: Path, recipe: config.Recipe) -> Path:
@@ -78,7 +84,7 @@ def published_rows() -> list[list[dict]]:
 def with_results(text: str) -> str:
     """`text` with the tables of the published rows between their marks: the verdict, and what the runs cost."""
     rows = published_rows()
-    for name, frame in (("verdict", report.verdict(*rows)), ("times", report.times(rows))):
+    for name, frame in (("verdict", verdict.table(*rows)), ("times", report.times(rows))):
         begin, end = (mark.format(name) for mark in MARKS)
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{report.markdown(frame)}\n{end}{rest.partition(end)[2]}"

@@ -1,4 +1,4 @@
-"""From rows to tables and to the verdict on each claim; `plots` draws them.
+"""From rows to tables; `verdict` says what they mean, `plots` draws them.
 
 Nothing here trains. Headlines are last epochs; an arm's rows are its seeds.
 """
@@ -42,7 +42,7 @@ def table(rows: list[dict]) -> pd.DataFrame:
         lines.append(line)
     made = pd.DataFrame(lines).set_index("arm")
     made["parameters"] = made["parameters"].map("{:,}".format)
-    return _plain(made, 1 if rows[0]["headline"] == "top1" else 3)
+    return plain(made, 1 if rows[0]["headline"] == "top1" else 3)
 
 
 def sets(rows: list[dict]) -> list[list[dict]]:
@@ -66,10 +66,10 @@ def differences(rows: list[dict], *pairs: tuple[str, str]) -> pd.DataFrame:
         made = statistics.paired(values[first], values[second])
         lines.append({"pair": f"{first} − {second}", f"difference ({unit})": made.mean, "95 % low": made.low,
                       "95 % high": made.high, "seeds": made.count, "against 0": statistics.compare(made)})  # fmt: skip
-    return _plain(pd.DataFrame(lines).set_index("pair"), 2 if unit == "points" else 3)
+    return plain(pd.DataFrame(lines).set_index("pair"), 2 if unit == "points" else 3)
 
 
-def _plain(frame: pd.DataFrame, digits: int) -> pd.DataFrame:
+def plain(frame: pd.DataFrame, digits: int) -> pd.DataFrame:
     """Numbers as text with all their digits, and a header of one line."""
     shown = frame.map(lambda value: f"{value:.{digits}f}".replace("-", "−") if isinstance(value, float) else value)
     return shown.rename_axis(columns=frame.index.name, index=None)
@@ -100,62 +100,17 @@ def stored(profile: str, experiment: str) -> list[dict]:
 def published(profile: str, experiment: str) -> list[dict]:
     """The rows in results/, each with the arm of the profile's params.yaml it belongs to (others are left out)."""
     section = config.experiment_section(experiment, profile)
-    arms = {}
+    arms: dict[str, list[str]] = {}
     for arm in section["arms"]:
         for seed in section["seeds"]:
-            arms[json.dumps(config.identity(config.recipe(experiment, profile, arm, seed=seed)))] = arm
+            key = json.dumps(config.identity(config.recipe(experiment, profile, arm, seed=seed)))
+            arms.setdefault(key, []).append(arm)  # arms of two conditions may be one and the same run
     rows = []
     for row in stored(profile, experiment):
-        arm = arms.get(json.dumps(config.identity(config.make(**row["recipe"]))))
-        rows += [{"arm": arm} | row] if arm else []
+        key = json.dumps(config.identity(config.make(**row["recipe"])))
+        rows += [{"arm": arm} | row for arm in arms.get(key, [])]
     order = list(section["arms"])
     return sorted(rows, key=lambda row: (order.index(row["arm"]), row["seed"]))
-
-
-def claims() -> dict[str, dict]:
-    """paper.csv: claim -> text, metric, value, unit, source."""
-    with open(config.project_root() / "paper.csv", newline="") as file:
-        return {line["claim"]: line | {"value": float(line["value"])} for line in csv.DictReader(file)}
-
-
-def verdict(imagenet: list[dict], coco: list[dict], ablation: list[dict]) -> pd.DataFrame:
-    """Every claim of the paper: claimed, measured here with its spread, verdict. Only the paper's own scale could
-    say "reproduced"; smaller ones agree, disagree or leave it undecided."""
-    paper, lines = claims(), []
-
-    def line(claim: str, claimed: str, measured: str, said: str) -> None:
-        lines.append({"claim": paper[claim]["text"], "claimed": claimed, "measured": measured, "verdict": said})
-
-    for claim, rows, floor in (("imagenet", imagenet, "linear classifier"), ("coco", coco, "mean pose")):
-        values, digits = by_arm(rows), 1 if claim == "imagenet" else 3
-        made = {arm: statistics.estimate(list(values[arm].values())) for arm in ("binary", "float", floor)}
-        shown = ", ".join(f"{arm} {e.mean:.{digits}f} ± {e.deviation:.{digits}f}" for arm, e in made.items())
-        claimed = f"{paper[claim]['value']:g} {paper[claim]['unit']}"
-        line(claim, claimed, f"{rows[0]['recipe']['data']['root']}: {shown}",
-             "undecided at this scale: other data and a smaller network")  # fmt: skip
-    values = by_arm(imagenet)
-    shown, found = _against(values, "binary", (next(iter(values)),))
-    line("mlp", "it trains a network", shown, f"{found} at this scale (the forward takes sign: preset `fixed`)")
-    values = by_arm(ablation)
-    hand = hand_made(values)
-    for claim, arm, rivals in (("linear", "linear", hand), ("gain", "mlp", hand)):
-        shown, found = _against(values, arm, rivals)
-        claimed = "above each" if claim != "gain" else f"+{paper[claim]['value']:g} over the best"
-        line(claim, claimed, shown, f"{found} at this scale")
-    return pd.DataFrame(lines)
-
-
-def hand_made(arms: Iterable[str]) -> tuple[str, ...]:
-    """The arms that are nobody's classifier."""
-    return tuple(arm for arm in arms if arm not in ("linear", "mlp"))
-
-
-def _against(values: dict, arm: str, rivals: tuple[str, ...]) -> tuple[str, str]:
-    """An intersection-union test: `arm` is better only if it is above each rival, worse as soon as below one."""
-    made = {rival: statistics.paired(values[arm], values[rival]) for rival in rivals if values.get(rival)}
-    shown = ", ".join(f"{arm} - {rival} {e.mean:+.2f} [{e.low:+.2f}, {e.high:+.2f}]" for rival, e in made.items())
-    found = {statistics.compare(e) for e in made.values()}
-    return shown, "agrees" if found == {"above"} else "disagrees" if "below" in found else "undecided"
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -169,7 +124,7 @@ def parts(rows: list[dict], metrics: list[str]) -> pd.DataFrame:
     columns = {metric: by_arm(rows, metric) for metric in metrics}
     made = {metric: {arm: np.mean(list(seeds.values())) for arm, seeds in column.items() if seeds}
             for metric, column in columns.items()}  # fmt: skip
-    return _plain(pd.DataFrame(made).rename_axis("arm"), 3)
+    return plain(pd.DataFrame(made).rename_axis("arm"), 3)
 
 
 def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame:
@@ -189,7 +144,7 @@ def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame
             "least open": min(row["metrics"]["open_share"] for row in own if row["metrics"]) if slopes else "",
             f"minus {reference}": f"{against.mean:+.2f} [{against.low:+.2f}, {against.high:+.2f}]" if against else "",
         })  # fmt: skip
-    return _plain(pd.DataFrame(lines).set_index("arm"), 2)
+    return plain(pd.DataFrame(lines).set_index("arm"), 2)
 
 
 def detectable(rows: list[dict], reference: str) -> pd.DataFrame:
@@ -201,22 +156,7 @@ def detectable(rows: list[dict], reference: str) -> pd.DataFrame:
             visible = statistics.smallest_detectable(made.deviation, made.count)
             lines.append({"arm": arm, "pairs": made.count, "sd of the difference": made.deviation,
                           "smallest detectable": visible})  # fmt: skip
-    return _plain(pd.DataFrame(lines).set_index("arm"), 2)
-
-
-def answer(rows: list[dict]) -> str:
-    """The title's question in one sentence, from the paired differences to each hand-made function."""
-    values = by_arm(rows)
-    rivals = hand_made(values)
-    made = {rival: statistics.compare(statistics.paired(values["linear"], values[rival])) for rival in rivals}
-    words = {"above": "better than", "below": "worse than", "undecided": "not told apart from",
-             "identical": "identical to"}  # fmt: skip
-    said = ", ".join(f"{words[found]} {rival}" for rival, found in made.items())
-    shown, verdict = _against(values, "linear", rivals)
-    whole = {"agrees": "it is better than each hand-made function", "disagrees": "a hand-made function is better",
-             "undecided": "that it beats each of them stays undecided"}[verdict]  # fmt: skip
-    return (f"Over {len(values['linear'])} seeds the learnt linear function is {said}; {whole} "
-            f"({shown}; points of accuracy, 95 % intervals, paired by seed).")  # fmt: skip
+    return plain(pd.DataFrame(lines).set_index("arm"), 2)
 
 
 def against_published(here: list[list[dict]], profile: str) -> pd.DataFrame:
@@ -243,15 +183,17 @@ def origins(here: list[list[dict]]) -> pd.DataFrame:
         lines.append({"experiment": first["experiment"], "runs": len(rows), "seeds": sorted({r["seed"] for r in rows}),
                       "device": first["device"], "torch": first["versions"]["torch"],
                       "rows": f"runs/{first['profile']}/{first['experiment']}/*/row.json"})  # fmt: skip
-    return _plain(pd.DataFrame(lines).set_index("experiment"), 0)
+    return plain(pd.DataFrame(lines).set_index("experiment"), 0)
 
 
 def times(experiments: list[list[dict]]) -> pd.DataFrame:
-    """What the runs of each experiment cost: their number, seconds of training in all, the slowest, the machine."""
+    """What the runs of each experiment cost: their number, seconds of training in all, the slowest, how many an hour
+    would hold one after the other, the machine."""
     return pd.DataFrame([
         {"experiment": rows[0]["experiment"], "runs": len(rows),
          "training, s": round(sum(row["seconds"] for row in rows)),
          "slowest run, s": round(max(row["seconds"] for row in rows)),
+         "runs an hour": round(3600 * len(rows) / sum(row["seconds"] for row in rows)),
          "peak memory, MiB": max(row["peak_memory_mib"] for row in rows), "device": rows[0]["device"]}
         for rows in experiments
     ])  # fmt: skip
@@ -259,4 +201,4 @@ def times(experiments: list[list[dict]]) -> pd.DataFrame:
 
 def binary_layers(seen: list[dict]) -> pd.DataFrame:
     """What `layers.watch` saw, one line per binary layer."""
-    return _plain(pd.DataFrame(seen).set_index("layer"), 0)
+    return plain(pd.DataFrame(seen).set_index("layer"), 0)

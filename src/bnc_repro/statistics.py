@@ -52,6 +52,25 @@ def smallest_detectable(deviation: float, count: int, power: float = 0.8, confid
     return float(quantiles * deviation / math.sqrt(count))
 
 
+def p_value(difference: Estimate) -> float:
+    """Student's two-sided p for a mean of 0; 1 for a single value or for differences that are all 0."""
+    if difference.count < 2 or difference.mean == 0 == difference.deviation:
+        return 1.0
+    if difference.deviation == 0:
+        return 0.0
+    t = difference.mean / (difference.deviation / math.sqrt(difference.count))
+    return float(2 * stats.t.sf(abs(t), difference.count - 1))
+
+
+def holm(values: list[float]) -> list[float]:
+    """Holm's adjusted p for a family of separate claims (Holm 1979): reject those below the level."""
+    order, adjusted, reached = sorted(range(len(values)), key=values.__getitem__), [0.0] * len(values), 0.0
+    for i, place in enumerate(order):
+        reached = max(reached, min(1.0, (len(values) - i) * values[place]))
+        adjusted[place] = reached
+    return adjusted
+
+
 def compare(difference: Estimate) -> str:
     """"above", "below" or "undecided", by whether the interval of a paired difference excludes 0."""
     if difference.low > 0:

@@ -1,5 +1,5 @@
-"""How an arm's learning rate is chosen: the same small grid for every arm with the same optimizer, judged on images that
-are held out from training, never on the test images, and under seeds that no result uses.
+"""How an arm's learning rate is chosen: the same small grid for every arm with the same optimizer, judged on images
+that are held out from training, never on the test images, and under seeds that no result uses.
 
 The grid is the section `tuning` of a profile's params.yaml. The rows stand in runs/<profile>/<experiment>/ beside all
 others, and published in results/<profile>/tuning/.
@@ -14,16 +14,21 @@ from . import config
 from .config import Recipe
 
 
+def tuned(experiment: str, profile: str) -> dict:
+    """The profile's section of the grid, {seeds, validation, learning_rates by optimizer}; empty if it has none."""
+    return yaml.safe_load(config.parameters_file(profile).read_text()).get("tuning", {}).get(experiment, {})
+
+
 def grid(experiment: str, profile: str, arm: str) -> list[Recipe]:
     """The recipes of an arm's tuning: every rate under every seed. Raises ValueError where the profile has no grid."""
-    sections = yaml.safe_load(config.parameters_file(profile).read_text()).get("tuning", {})
-    if experiment not in sections:
+    section, made = tuned(experiment, profile), config.recipe(experiment, profile, arm)
+    if not section:
         raise ValueError(f"{config.parameters_file(profile)} has no section tuning.{experiment}; write its grid there")
-    section, made = sections[experiment], config.recipe(experiment, profile, arm)
     if made.optimizer not in section["learning_rates"]:
         raise ValueError(f"tuning.{experiment}.learning_rates has no grid for {made.optimizer}, the optimizer of {arm}")
+    held_out = {"validation": section["validation"]}
     return [
-        config.recipe(experiment, profile, arm, seed=seed, learning_rate=rate, data={"validation": section["validation"]})
+        config.recipe(experiment, profile, arm, seed=seed, learning_rate=rate, data=held_out)
         for rate in section["learning_rates"][made.optimizer] for seed in section["seeds"]
     ]  # fmt: skip
 
@@ -44,7 +49,18 @@ def published(experiment: str, profile: str) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["arm", "seed", "learning rate", "held-out"])
 
 
-def best(tuned: pd.DataFrame) -> pd.Series:
+def table(experiment: str, profile: str) -> pd.DataFrame:
+    """Mean held-out accuracy (%) by arm and learning rate, the best of each arm in brackets; empty without a grid."""
+    if not tuned(experiment, profile):
+        return pd.DataFrame()
+    found = published(experiment, profile)
+    means = found.groupby(["arm", "learning rate"])["held-out"].mean()
+    chosen = best(found)
+    shown = {pair: f"[{mean:.1f}]" if pair[1] == chosen[pair[0]] else f"{mean:.1f}" for pair, mean in means.items()}
+    return pd.Series(shown).unstack(fill_value="")
+
+
+def best(found: pd.DataFrame) -> pd.Series:
     """arm -> the learning rate of the highest mean held-out accuracy, the smaller of equals; a diverged run is a 0."""
-    means = tuned.groupby(["arm", "learning rate"])["held-out"].mean()
+    means = found.groupby(["arm", "learning rate"])["held-out"].mean()
     return means.groupby("arm").idxmax().map(lambda pair: pair[1])

@@ -1,0 +1,129 @@
+"""How wrong is an estimator's gradient? Compared with something that exists: the flip difference.
+
+A binary weight b has no derivative, but the loss has two values. The flip difference of weight i is
+(L(b_i = +1) - L(b_i = -1)) / 2, everything else held. Backpropagation gives g_i = dL/db_i, the slope of the loss as if
+b_i were real; an estimator passes g_i d(x_i) on to the latent weight x_i. Both are compared over sampled weights by
+their cosine, layer by layer (1: same direction, 0: none), with batch statistics frozen.
+The reference is not the truth about training, which moves all weights at once; it is what one flip would really do.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import checkpoint, config, images, run
+from .binarizers import get
+from .layers import BinaryConv2d, BinaryLinear
+from .provenance import stream
+from .report import by_arm
+from .straight_through import Binarizer
+from .task import classifier_options
+
+IMAGES = 256
+WEIGHTS_PER_LAYER = 24
+
+
+class _Held(Binarizer):
+    """Gives the binary weights it holds, whatever it is asked for."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, x: Tensor, table=None) -> Tensor:
+        return self.values
+
+
+def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[dict[str, Tensor]]:
+    """For each binary layer the sampled weights: `latent` x_i, `slope` g_i and `flip`, the flip difference; (n,) each.
+
+    x (N, C, H, W) normalised, labels (N,). The network is left in evaluation with its weights held: give it a copy.
+    """
+    network.eval()
+    held = []
+    for layer in network.modules():
+        if isinstance(layer, (BinaryConv2d, BinaryLinear)) and layer.weight_binarizer is not None:
+            with torch.no_grad():
+                latent = layer.latent_weight()
+                values = layer.weight_binarizer.hard(latent).contiguous(memory_format=torch.contiguous_format)
+            layer.__dict__.pop("weight_binarizer", None)
+            layer.weight_binarizer = _Held(values)
+            held.append((latent, layer.weight_binarizer.values))
+    F.cross_entropy(network(x), labels).backward()
+    draw = torch.Generator().manual_seed(stream(seed, "sampled weights"))
+    found = []
+    with torch.no_grad():
+        for latent, values in held:
+            chosen = torch.randperm(values.numel(), generator=draw)[:WEIGHTS_PER_LAYER]
+            flat, differences = values.view(-1), []
+            for i in chosen.tolist():
+                before = flat[i].item()
+                losses = []
+                for value in (1.0, -1.0):
+                    flat[i] = value
+                    losses.append(F.cross_entropy(network(x).double(), labels))
+                flat[i] = before
+                differences.append((losses[0] - losses[1]) / 2)
+            found.append({"latent": latent.reshape(-1)[chosen], "slope": values.grad.reshape(-1)[chosen].double(),
+                          "flip": torch.stack(differences)})  # fmt: skip
+    return found
+
+
+def agreement(layers: list[dict[str, Tensor]], derivative: Callable[[Tensor], Tensor]) -> float:
+    """Mean over the layers of the cosine between the gradient that `derivative` passes on and the flip differences; a
+    layer in which it passes nothing counts as 0."""
+    cosines = []
+    for layer in layers:
+        passed = layer["slope"] * derivative(layer["latent"]).double()
+        cosines.append(F.cosine_similarity(passed, layer["flip"], dim=0).item() if passed.any() else 0.0)
+    return float(np.mean(cosines))
+
+
+def study(rows: list[dict], runs: Path | None = None) -> pd.DataFrame:
+    """Every estimator's agreement with the flip differences on one network, at its start and at its end, beside its
+    mean headline. The network is the first arm's under the first seed; it is trained here if its checkpoint is not.
+
+    A learnt estimator at the end is the one that its own run of that seed has learnt.
+    """
+    first = rows[0]
+    recipe = config.make(**first["recipe"])
+    device = run.pick_device(recipe)
+    task = run.TASKS[recipe.experiment](recipe, device, None)
+    batch = task.train_set.__getitems__(list(range(min(IMAGES, len(task.train_set)))))
+    x, labels = images.normalise(batch["image"].to(device), recipe.data.kind), batch["label"].to(device)
+    for module in task.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of this one batch
+    with torch.no_grad():
+        task.network.train()(x)
+    start = flips(task.network, x, labels)
+    run.run(recipe, runs, reuse_published=False)
+    file = run.folder_of(recipe, runs) / checkpoint.NAMES[0]
+    end = flips(run.load_network(file, device)[0], x, labels)
+    means, lines = by_arm(rows), []
+    for arm, row in {row["arm"]: row for row in reversed(rows) if row["seed"] == first["seed"]}.items():
+        if means[arm]:
+            lines.append({"estimator": arm, "at the start": agreement(start, _derivative(row, 0.0)),
+                          "at the end": agreement(end, _derivative(row, 1.0)),
+                          "mean": float(np.mean(list(means[arm].values())))})  # fmt: skip
+    return pd.DataFrame(lines[::-1])
+
+
+def _derivative(row: dict, progress: float) -> Callable[[Tensor], Tensor]:
+    """The derivative that a run's weights saw at its start (0) or end (1)."""
+    learnt = row["curve"][-1].get("estimator") if row["curve"] else None
+    if progress and learnt:
+        nodes, values = np.linspace(*learnt["range"], len(learnt["derivative"])), learnt["derivative"]
+        return lambda x: torch.from_numpy(np.interp(x.cpu(), nodes, values, left=values[0], right=values[-1])).to(x)
+    recipe = config.make(**row["recipe"])
+    with torch.random.fork_rng():
+        torch.manual_seed(stream(recipe.seed, "classifier"))
+        options = classifier_options(recipe, recipe.weight_binarizer)
+        binarizer = get(recipe.weight_binarizer, preset=recipe.preset, **options)
+    binarizer.progress = progress
+    return lambda x: binarizer.derivative(x).detach()

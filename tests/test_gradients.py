@@ -1,0 +1,46 @@
+"""Flip differences against losses computed by hand."""
+
+import torch
+from torch.nn import functional as F
+
+from bnc_repro import gradients
+from bnc_repro.layers import BinaryLinear
+from bnc_repro.ops import center, channel_scale
+
+
+def layer(seed=0):
+    torch.manual_seed(seed)
+    made = BinaryLinear(4, 3, bias=False, weight_binarizer="identity")
+    return made.double(), torch.randn(16, 4).double(), torch.randint(0, 3, (16,))
+
+
+def test_flip_differences_are_what_flipping_does():
+    """Every weight of a linear classifier: half of L(b_i = +1) - L(b_i = -1), and the slope by autograd."""
+    made, x, labels = layer()
+    centred = center(made.weight.detach())
+    binary, scale = torch.where(centred >= 0, 1.0, -1.0).double(), channel_scale(centred)
+    wanted = torch.empty(12).double()
+    for i in range(12):
+        losses = []
+        for value in (1.0, -1.0):
+            flipped = binary.clone()
+            flipped.view(-1)[i] = value
+            losses.append(F.cross_entropy(x @ (scale * flipped).T, labels))
+        wanted[i] = (losses[0] - losses[1]) / 2
+    real = binary.clone().requires_grad_()
+    F.cross_entropy(x @ (scale * real).T, labels).backward()
+    (found,) = gradients.flips(torch.nn.Sequential(made), x, labels)
+    order = [centred.flatten().tolist().index(value) for value in found["latent"].tolist()]
+    assert sorted(order) == list(range(12))
+    torch.testing.assert_close(found["flip"], wanted[order])
+    torch.testing.assert_close(found["slope"], real.grad.flatten()[order])
+
+
+def test_agreement_is_one_for_the_reference_itself_and_zero_for_nothing():
+    """A derivative that makes the passed gradient the flip difference has cosine 1; one that passes nothing 0."""
+    made, x, labels = layer(1)
+    layers = gradients.flips(torch.nn.Sequential(made), x, labels)
+    exact = layers[0]["flip"] / layers[0]["slope"]
+    assert abs(gradients.agreement(layers, lambda latent: exact) - 1) < 1e-12
+    assert abs(gradients.agreement(layers, lambda latent: -exact) + 1) < 1e-12
+    assert gradients.agreement(layers, torch.zeros_like) == 0
