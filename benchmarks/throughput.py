@@ -81,14 +81,13 @@ def contestant(name: str, network: str, classes: int, channels: int, device: tor
     return step
 
 
-def endless(dataset, batch_size: int, workers: int, device: torch.device):
-    """Batches of one shuffled epoch after another."""
-    epoch = 0
-    while True:
-        dataset.set_epoch(0, epoch)
-        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(epoch))
-        yield from loader(dataset, order[: len(order) // batch_size * batch_size].tolist(), batch_size, workers, device)
-        epoch += 1
+def fed(dataset, batches: int, batch_size: int, workers: int, device: torch.device):
+    """So many shuffled batches from one loader, as in a long epoch: a small set is gone through again and again."""
+    dataset.set_epoch(0, 0)
+    draw, wanted = torch.Generator().manual_seed(0), batches * batch_size
+    passes = range(-(-wanted // len(dataset)))
+    order = torch.cat([torch.randperm(len(dataset), generator=draw) for _ in passes])[:wanted]
+    return loader(dataset, order.tolist(), batch_size, workers, device)
 
 
 def measure(names: list[str], options: argparse.Namespace, device: torch.device) -> dict[str, list]:
@@ -96,7 +95,8 @@ def measure(names: list[str], options: argparse.Namespace, device: torch.device)
     data = load(options)
     data.to(device)
     steps = {name: contestant(name, options.network, data.num_classes, data.channels, device) for name in names}
-    batches = endless(data, options.batch_size, options.workers, device)
+    count = len(names) * (1 + options.turns * options.steps)
+    batches = fed(data, count, options.batch_size, options.workers, device)
     for step in steps.values():
         step(next(batches))
     found = {name: [] for name in names}
@@ -130,7 +130,7 @@ def memory(name: str, options: argparse.Namespace, device: torch.device) -> floa
     data = load(options)
     data.to(device)
     step = contestant(name, options.network, data.num_classes, data.channels, device)
-    batches = endless(data, options.batch_size, 0, device)
+    batches = fed(data, 2, options.batch_size, 0, device)
     step(next(batches))
     step(next(batches))
     return _peak_memory_mib(device)

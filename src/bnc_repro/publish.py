@@ -73,18 +73,21 @@ def write_pages(root: Path) -> list[Path]:
     return [readme, picture, *written]
 
 
-def published_rows() -> list[list[dict]]:
-    """The published sample rows of the three experiments. Raises ValueError when an experiment has none."""
-    found = [report.published("sample", experiment) for experiment in config.EXPERIMENTS]
-    if not all(found):
+def published_rows(profile: str = "sample") -> list[list[dict]]:
+    """The published rows of the three experiments, [] for one that a profile has not run yet. Raises ValueError when
+    the sample lacks one."""
+    found = [report.published(profile, experiment) for experiment in config.EXPERIMENTS]
+    if profile == "sample" and not all(found):
         raise ValueError("results/sample lacks an experiment's rows: run `make repro`, then `make publish`")
     return found
 
 
 def with_results(text: str) -> str:
-    """`text` with the tables of the published rows between their marks: the verdict, and what the runs cost."""
-    rows = published_rows()
-    for name, frame in (("verdict", verdict.table(*rows)), ("times", report.times(rows))):
+    """`text` with the tables of the published rows between their marks: the verdicts, and what the runs cost."""
+    sample, small = published_rows(), published_rows("small")
+    frames = {"verdict": verdict.table(*sample), "small": verdict.table(*small),
+              "times": report.times([rows for rows in [*sample, *small] if rows])}  # fmt: skip
+    for name, frame in frames.items():
         begin, end = (mark.format(name) for mark in MARKS)
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{report.markdown(frame)}\n{end}{rest.partition(end)[2]}"

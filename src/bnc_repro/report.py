@@ -190,7 +190,7 @@ def times(experiments: list[list[dict]]) -> pd.DataFrame:
     """What the runs of each experiment cost: their number, seconds of training in all, the slowest, how many an hour
     would hold one after the other, the machine."""
     return pd.DataFrame([
-        {"experiment": rows[0]["experiment"], "runs": len(rows),
+        {"profile": rows[0]["profile"], "experiment": rows[0]["experiment"], "runs": len(rows),
          "training, s": round(sum(row["seconds"] for row in rows)),
          "slowest run, s": round(max(row["seconds"] for row in rows)),
          "runs an hour": round(3600 * len(rows) / sum(row["seconds"] for row in rows)),
