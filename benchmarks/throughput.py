@@ -6,6 +6,7 @@ Contestants take turns; a turn is a few steps. Waiting is the time in which a st
 
     python benchmarks/throughput.py                                     # ResNet-20 on the embedded images
     python benchmarks/throughput.py --network bireal18 --data FOLDER    # 224 px pictures, FOLDER as ImageNet's
+    python benchmarks/throughput.py --network sbpn [--data FOLDER]      # 256x192 crops of people, FOLDER as COCO's
 """
 
 import argparse
@@ -20,10 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bnc_repro import config, images
+from bnc_repro import config, images, keypoints, pose
 from bnc_repro.classifiers import CLASSIFIERS
-from bnc_repro.losses import soft_cross_entropy
+from bnc_repro.losses import heatmap_loss, soft_cross_entropy
 from bnc_repro.ops import sign
+from bnc_repro.posenets import POSENETS
 from bnc_repro.run import _device_name, _peak_memory_mib
 from bnc_repro.straight_through import Binarizer
 from bnc_repro.train import loader
@@ -34,7 +36,9 @@ SETTINGS = {  # network: its data's kind, image size, augmentation
     "resnet20": ("fashion_mnist", (28, 28), "none"),
     "bireal18": ("imagefolder", (224, 224), "crop"),
     "bireal34": ("imagefolder", (224, 224), "crop"),
+    "sbpn": ("coco", (256, 192), "pose"),
 }
+BATCHES = {"fashion_mnist": (64, 64), "imagefolder": (8, 256), "coco": (8, 128)}  # on a CPU, on a GPU
 
 
 class Released(Binarizer):
@@ -50,30 +54,42 @@ class Released(Binarizer):
         return sign(x) + soft - soft.detach()
 
 
-def contestant(name: str, network: str, classes: int, channels: int, device: torch.device):
+def contestant(name: str, network: str, data, device: torch.device):
     """One training step as a function of a batch."""
     torch.manual_seed(0)
     weights = {"float": None, "binary": "mlp", "released": Released()}[name.partition(",")[0]]
     binary = {"weight_binarizer": weights, "activation_binarizer": weights and "approx_sign"}
-    model = CLASSIFIERS[network](num_classes=classes, channels=channels, **binary)
+    kind, size, _ = SETTINGS[network]
+    if kind == "coco":
+        model = POSENETS[network](num_keypoints=len(data.skeleton.names), **binary)
+    else:
+        model = CLASSIFIERS[network](num_classes=data.num_classes, channels=data.channels, **binary)
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=device.type == "cuda")
     teacher = None
     if name.endswith("teacher"):
         from torchvision.models import resnet34
 
-        teacher = resnet34(num_classes=classes).to(device, memory_format=torch.channels_last).eval()
-    kind = SETTINGS[network][0]
+        teacher = resnet34(num_classes=data.num_classes).to(device, memory_format=torch.channels_last).eval()
+
+    def pose_loss(batch: dict) -> Tensor:
+        maps = tuple(side // 4 for side in size)
+        targets = keypoints.encode(batch["joints"], batch["visible"], size, maps, 2.0)
+        return heatmap_loss(model(pose.normalise(batch["image"])), *targets)
+
+    def image_loss(batch: dict) -> Tensor:
+        x = images.normalise(batch["image"], kind, batch.get("light"))
+        logits = model(x)
+        loss = F.cross_entropy(logits, batch["label"])
+        if teacher is not None:
+            with torch.no_grad():
+                wanted = teacher(x)
+            loss = 0.1 * loss + 0.9 * soft_cross_entropy(logits, wanted)
+        return loss
 
     def step(batch: dict) -> None:
-        x = images.normalise(batch["image"], kind, batch.get("light"))
         with torch.autocast(device.type, torch.bfloat16, device.type == "cuda"):
-            logits = model(x)
-            loss = F.cross_entropy(logits, batch["label"])
-            if teacher is not None:
-                with torch.no_grad():
-                    wanted = teacher(x)
-                loss = 0.1 * loss + 0.9 * soft_cross_entropy(logits, wanted)
+            loss = (pose_loss if kind == "coco" else image_loss)(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -92,9 +108,8 @@ def fed(dataset, batches: int, batch_size: int, workers: int, device: torch.devi
 
 def measure(names: list[str], options: argparse.Namespace, device: torch.device) -> dict[str, list]:
     """(seconds a step, seconds of it waited) of each turn, by contestant."""
-    data = load(options)
-    data.to(device)
-    steps = {name: contestant(name, options.network, data.num_classes, data.channels, device) for name in names}
+    data = load(options, device)
+    steps = {name: contestant(name, options.network, data, device) for name in names}
     count = len(names) * (1 + options.turns * options.steps)
     batches = fed(data, count, options.batch_size, options.workers, device)
     for step in steps.values():
@@ -114,22 +129,25 @@ def measure(names: list[str], options: argparse.Namespace, device: torch.device)
     return found
 
 
-def load(options: argparse.Namespace):
+def load(options: argparse.Namespace, device: torch.device):
     """The training images."""
     kind, size, augment = SETTINGS[options.network]
     if kind == "imagefolder" and options.data is None:
         raise SystemExit(f"{options.network} is fed with pictures: name a folder as ImageNet's with --data")
-    root = options.data or config.project_root() / "data" / "fashion-mnist"
+    root = options.data or config.project_root() / "data" / ("people" if kind == "coco" else "fashion-mnist")
+    if kind == "coco":
+        return pose.Crops(root, pose.TRAIN, size, augment=True)
     lighting = 0.1 if augment == "crop" else 0.0
     data = config.Data(root=str(root), kind=kind, image_size=size, augment=augment, lighting=lighting)
-    return images.load(data, train=True)
+    made = images.load(data, train=True)
+    made.to(device)
+    return made
 
 
 def memory(name: str, options: argparse.Namespace, device: torch.device) -> float:
     """Peak memory in MiB of two steps, of this process on a CPU, of torch's allocator on a GPU."""
-    data = load(options)
-    data.to(device)
-    step = contestant(name, options.network, data.num_classes, data.channels, device)
+    data = load(options, device)
+    step = contestant(name, options.network, data, device)
     batches = fed(data, 2, options.batch_size, 0, device)
     step(next(batches))
     step(next(batches))
@@ -148,10 +166,11 @@ def main() -> None:
     parser.add_argument("--memory", metavar="NAME", help="print the peak memory of one contestant in MiB")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pictures = SETTINGS[options.network][0] == "imagefolder"
-    options.batch_size = options.batch_size or ((256 if device.type == "cuda" else 8) if pictures else 64)
-    options.workers = (1 if pictures else 0) if options.workers is None else options.workers
-    options.steps = options.steps or (2 if pictures else 10)
+    kind = SETTINGS[options.network][0]
+    pictures = kind == "imagefolder"
+    options.batch_size = options.batch_size or BATCHES[kind][device.type == "cuda"]
+    options.workers = (0 if kind == "fashion_mnist" else 1) if options.workers is None else options.workers
+    options.steps = options.steps or (10 if kind == "fashion_mnist" else 2)
     names = options.names or list(CONTESTANTS if pictures else CONTESTANTS[:2])
     if options.memory:
         print(memory(options.memory, options, device))

@@ -42,6 +42,8 @@ def expected_modules(name):
         return page | set(provenance.closure("binarizers"))
     if name == "linear_vs_soft":
         return page | set(run.modules(name)) | {"gradients", "tuning"}
+    if name == "coco_pose":
+        return page | set(run.modules(name)) | set(provenance.closure("drawing"))
     if name in SAMPLE:
         return page | set(run.modules(name))
     return page.union(*map(run.modules, SAMPLE)) if name == "verdict" else page

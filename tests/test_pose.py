@@ -114,3 +114,16 @@ def test_results_of_shares_are_in_order(monkeypatch):
     for a, b in zip(whole, again, strict=True):
         assert np.allclose(a, b, atol=1)  # px; sub-pixel decoding makes much of rounding
     assert coco_eval.similarity(crops.people, again[0])[0].shape == (7,)
+
+
+def test_similarity_by_keypoint_is_each_joints_own_oks():
+    """Noses moved by k px and all else right: exp(-k^2 / (2 area (2 sigma)^2)) for the nose, 1 for the others."""
+    crops = pose.Crops(DATA, pose.VALIDATION, (64, 48))
+    people = crops.people
+    moved = people.joints_px.copy()
+    moved[:, 0, 0] += 3.0
+    found = pose.judge(DATA, crops, moved, np.ones(moved.shape[:2]))["by_keypoint"]
+    seen = people.visible[:, 0] > 0
+    wanted = np.exp(-9 / (2 * people.areas_px2[seen] * (2 * 0.026) ** 2)).mean()
+    assert found.pop("nose") == pytest.approx(wanted, abs=1e-3)
+    assert set(found.values()) == {1.0}

@@ -93,9 +93,18 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """The metrics of a checkpoint on its own data, or on --data."""
     import torch
 
-    from .run import evaluate
+    from .run import evaluate, load_network
 
-    print(json.dumps(evaluate(options.checkpoint, options.data, torch.device("cpu")), indent=1))
+    device = torch.device("cpu")
+    print(json.dumps(evaluate(options.checkpoint, options.data, device), indent=1))
+    if options.results:
+        from .pose import write_results
+
+        network, recipe, _ = load_network(options.checkpoint, device)
+        if recipe.experiment != "coco_pose":
+            raise ValueError(f"--results is for pose checkpoints, {options.checkpoint} is of {recipe.experiment}")
+        root = Path(options.data).resolve() if options.data else recipe.data.folder
+        print(write_results(network, recipe, root, options.results, device))
 
 
 def predict_command(options: argparse.Namespace) -> None:
@@ -106,6 +115,14 @@ def predict_command(options: argparse.Namespace) -> None:
 
     for line in predict(options.checkpoint, options.pictures, torch.device("cpu")):
         print(json.dumps(line))
+
+
+def draw_command(options: argparse.Namespace) -> None:
+    """People of a results file on their pictures, as a PNG."""
+    from . import drawing
+
+    drawing.results(options.results, options.folder, options.split, options.count).savefig(options.picture, dpi=120)
+    print(options.picture)
 
 
 def data_command(options: argparse.Namespace) -> None:
@@ -203,9 +220,16 @@ def parser() -> argparse.ArgumentParser:
     judge = command("evaluate", evaluate_command)
     judge.add_argument("checkpoint", type=Path)
     judge.add_argument("--data", help="another folder of the same kind")
+    judge.add_argument("--results", type=Path, help="also write a pose network's predictions to this results file")
     guess = command("predict", predict_command)
     guess.add_argument("checkpoint", type=Path)
     guess.add_argument("pictures", type=Path, nargs="+")
+    draw = command("draw", draw_command)
+    draw.add_argument("results", type=Path, help="a results file in COCO's form")
+    draw.add_argument("folder", type=Path, help="the data set, with annotations/ and the split's pictures")
+    draw.add_argument("picture", type=Path, help="the PNG to write")
+    draw.add_argument("--split", default="val2017")
+    draw.add_argument("--count", type=int, default=12, help="so many pictures")
     data = command("data", data_command)
     data.add_argument("action", choices=("check", "make"))
     data.add_argument("what", help="a folder to check; people or fashion-mnist to make")

@@ -143,6 +143,16 @@ def save_results(results: list[dict], file: str | os.PathLike) -> Path:
     return Path(file)
 
 
+def read_results(file: str | os.PathLike, root: str | os.PathLike, split: str,
+                 skeleton: Skeleton = COCO_PERSON) -> list[dict]:
+    """The entries of a results file over the pictures of `root/<split>/`. Raises ValueError as `evaluate` does."""
+    document, annotations = load_annotations(root, split)
+    found = _load_list(Path(file), "results file")
+    known = {image["id"] for image in document["images"]}
+    _check_results(found, f"results file {file}", known, len(skeleton.names), annotations)
+    return found
+
+
 def evaluate(annotation_file: str | os.PathLike, results: list[dict] | str | os.PathLike,
              skeleton: Skeleton = COCO_PERSON, ids: Sequence[int] | None = None) -> dict[str, float | None]:
     """COCOeval's AP, AP50, AP75, APm, APl and AR (OKS 0.5 to 0.95, at most 20 people a picture).

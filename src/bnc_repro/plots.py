@@ -1,4 +1,4 @@
-"""From rows to figures: a dot a seed, curves, learnt derivatives, people. Functions return what they drew on.
+"""From rows to figures: a dot a seed, curves, learnt derivatives. Functions return what they drew on.
 
 The first arm of an experiment is its floor; an arm keeps its colour in every figure.
 """
@@ -9,9 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from . import config, verdict
-from .keypoints import COCO_PERSON
-from .pictures import read
+from . import verdict
 from .report import UNITS, by_arm
 from .statistics import compare, estimate
 
@@ -143,24 +141,19 @@ def learnt_function(estimator: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return x, slope, soft - np.interp(0, x, soft)
 
 
-def people(row: dict, axes: np.ndarray) -> np.ndarray:
-    """The row's example people, worst to best by OKS: predicted skeleton in colour, true joints as white dots."""
-    folder = config.make(**row["recipe"]).data.folder / "val2017"
-    for ax, person in zip(axes.flat, row["examples"], strict=False):
-        picture = read(folder / person["image"])
-        ax.imshow(picture)
-        x, y, width, height = person["box"]
-        points, true, visible = (np.array(person[key]) for key in ("keypoints", "true", "visible"))
-        for a, b in COCO_PERSON.links:
-            if visible[a] and visible[b]:
-                colour = "tab:orange" if (a % 2 and b % 2) else "tab:cyan" if not (a % 2 or b % 2) else "tab:pink"
-                ax.plot(points[[a, b], 0], points[[a, b], 1], color="black", linewidth=4)
-                ax.plot(points[[a, b], 0], points[[a, b], 1], color=colour, linewidth=2)
-        ax.plot(*true[visible > 0].T, "o", color="white", markeredgecolor="black", markersize=5)
-        right, bottom = min(x + width + 6, picture.width - 0.5), min(y + height + 6, picture.height - 0.5)
-        ax.set(xlim=(max(x - 6, -0.5), right), ylim=(bottom, max(y - 6, -0.5)), xticks=[], yticks=[])
-        ax.set_title(f"OKS {person['oks']:.2f}", fontsize=10)
-    return axes
+def by_keypoint(rows: list[dict], ax: Axes | None = None) -> Axes:
+    """Mean similarity to the truth by keypoint (OKS of that joint alone), a dot an arm, its line the seeds' range."""
+    ax = ax or plt.subplots(figsize=(7.5, 5.6))[1]
+    frame = pd.DataFrame([
+        (row["arm"], name.replace("_", " "), value) for row in rows
+        for name, value in row["curve"][-1]["by_keypoint"].items()
+    ], columns=["arm", "keypoint", "value"])  # fmt: skip
+    sns.pointplot(frame, x="value", y="keypoint", hue="arm", palette=palette(rows), linestyle="none", dodge=0.5,
+                  errorbar=("pi", 100), ax=ax)  # fmt: skip
+    ax.set(xlabel="mean similarity (OKS of the joint alone, 1 is perfect)", ylabel="", xlim=(0, 1),
+           title="Which joints are found")  # fmt: skip
+    ax.legend(title=None)
+    return ax
 
 
 def forest(rows: list[dict]) -> np.ndarray:

@@ -61,7 +61,14 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         return found
 
     def examples(network: nn.Module) -> list:
-        return some_people(judged, predict(network, judged, recipe, device)[0])
+        chosen = some_people(judged, predict(network, judged, recipe, device)[0])
+        batch = judged.batch([one.pop("row") for one in chosen])
+        with torch.no_grad():
+            maps = to_maps(network(normalise(batch["image"].to(device))), recipe).float().amax(1)
+        for one, heat, matrix in zip(chosen, maps.cpu(), batch["matrix"], strict=True):
+            one |= {"heat": [[round(value, 2) for value in line] for line in heat.tolist()],
+                    "crop": crop_box_px(matrix, recipe.data.image_size)}  # fmt: skip
+        return chosen
 
     if recipe.network == "mean_pose":
         mean = keypoints.mean_pose(people.people)
@@ -69,7 +76,7 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         certain = np.ones(guess.shape[:2])
         return Task(
             nn.Identity(), None, None, lambda _: judge(root, judged, guess, certain), recipe.pose.headline, names,
-            examples=lambda _: some_people(judged, guess),
+            examples=lambda _: [one for one in some_people(judged, guess) if one.pop("row") >= 0],
         )  # fmt: skip
 
     if recipe.pose.headline == "PCK" and not torsos_px(judged.people, names)[1].any():
@@ -159,9 +166,13 @@ def predict_pictures(network: nn.Module, recipe: Recipe, files: list[Path], devi
 
 
 def judge(root: Path, crops: Crops, points: np.ndarray, scores: np.ndarray) -> dict:
-    """COCOeval's six numbers for predictions made in the people's true boxes; and PCK, the share of joints within 0.2
-    torsos (left shoulder to right hip) of the truth over the people whose torso is labelled, if joints are so named."""
+    """COCOeval's six numbers for predictions made in the people's true boxes; PCK, the share of joints within 0.2
+    torsos (left shoulder to right hip) of the truth over the people whose torso is labelled, if joints are so named;
+    and by keypoint the mean similarity to the truth, OKS of that joint alone."""
     found, people = average_precision(root, crops, points, scores), crops.people
+    each = coco_eval.similarity(people, points, crops.skeleton)[1]
+    named = zip(crops.skeleton.names, each.tolist(), strict=True)
+    found["by_keypoint"] = {name: round(value, 4) for name, value in named if value == value}  # nan: nobody has it
     lengths_px, whole = torsos_px(people, crops.skeleton.names)
     if whole.any():
         found["PCK"] = pck(points[whole], people.joints_px[whole], people.visible[whole], lengths_px[whole])
@@ -184,6 +195,20 @@ def average_precision(root: Path, crops: Crops, points: np.ndarray, scores: np.n
     return coco_eval.evaluate(annotations, results, crops.skeleton)
 
 
+def crop_box_px(matrix: Tensor, size: tuple[int, int]) -> list[float]:
+    """x, y, width, height in the picture of an unturned crop of `size` (height, width); `matrix` leads back."""
+    corners = keypoints.to_image(torch.tensor([[[0.0, 0.0], [size[1] - 1.0, size[0] - 1.0]]]), matrix[None])[0]
+    (left, top), (right, bottom) = corners.tolist()
+    return [round(value, 1) for value in (left, top, right - left, bottom - top)]
+
+
+def write_results(network: nn.Module, recipe: Recipe, root: Path, file: Path, device: torch.device) -> Path:
+    """The network's predictions for the validation people of `root` in their true boxes, as COCO's results file."""
+    judged = Crops(root, VALIDATION, size=recipe.data.image_size, unbiased=recipe.pose.unbiased)
+    points, scores = predict(network, judged, recipe, device)
+    return coco_eval.save_results(coco_eval.to_results(judged.people, points, scores, judged.skeleton), file)
+
+
 def some_people(crops: Crops, points: np.ndarray) -> list[dict]:
     """The worst, the best and some people between them, by OKS: what a figure needs to draw them."""
     similarity, _ = coco_eval.similarity(crops.people, points, crops.skeleton)
@@ -192,7 +217,7 @@ def some_people(crops: Crops, points: np.ndarray) -> list[dict]:
     people = crops.people
     return [
         {
-            "image": Path(people.paths[i]).name, "annotation": int(people.ids[i]),
+            "row": int(i), "image": Path(people.paths[i]).name, "annotation": int(people.ids[i]),
             "oks": round(float(similarity[i]), 4),
             "box": people.boxes_px[i].round(1).tolist(), "keypoints": points[i].round(1).tolist(),
             "true": people.joints_px[i].round(1).tolist(), "visible": people.visible[i].tolist(),

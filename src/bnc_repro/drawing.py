@@ -1,0 +1,96 @@
+"""People and their skeletons, drawn on their pictures: a row's examples, their heatmaps, or any results file.
+
+Coloured limbs are predictions (orange: left, cyan: right, pink: across the body), white dots the true joints.
+"""
+
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from . import coco_eval, config, keypoints
+from .keypoints import COCO_PERSON
+from .pictures import read
+
+MARGIN_PX = 6
+
+
+def skeleton(ax: Axes, points: np.ndarray, drawn: np.ndarray) -> None:
+    """The limbs between joints that are both `drawn` (17,), at `points` (17, 2) px."""
+    for a, b in COCO_PERSON.links:
+        if drawn[a] and drawn[b]:
+            colour = "tab:orange" if (a % 2 and b % 2) else "tab:cyan" if not (a % 2 or b % 2) else "tab:pink"
+            ax.plot(points[[a, b], 0], points[[a, b], 1], color="black", linewidth=4)
+            ax.plot(points[[a, b], 0], points[[a, b], 1], color=colour, linewidth=2)
+
+
+def people(row: dict, axes: np.ndarray) -> np.ndarray:
+    """The row's example people, worst to best by OKS: predicted skeleton, and true joints."""
+    for ax, person in zip(axes.flat, row["examples"], strict=False):
+        picture = _picture(ax, row, person)
+        points, true, visible = (np.array(person[key]) for key in ("keypoints", "true", "visible"))
+        skeleton(ax, points, visible > 0)
+        ax.plot(*true[visible > 0].T, "o", color="white", markeredgecolor="black", markersize=5)
+        _close_up(ax, person["box"], picture.size)
+        ax.set_title(f"OKS {person['oks']:.2f}", fontsize=10)
+    return axes
+
+
+def heatmaps(row: dict, axes: np.ndarray) -> np.ndarray:
+    """Where the network believes joints to be: the highest of its heatmaps over the crop it saw, people spread from
+    the worst to the best."""
+    chosen = np.linspace(0, len(row["examples"]) - 1, axes.size).round().astype(int)
+    for ax, place in zip(axes.flat, chosen, strict=True):
+        person = row["examples"][place]
+        picture = _picture(ax, row, person)
+        x, y, width, height = person["crop"]
+        heat = np.array(person["heat"])
+        ax.imshow(heat, extent=(x, x + width, y + height, y), cmap="inferno", alpha=0.6, interpolation="bilinear")
+        _close_up(ax, person["box"], picture.size)
+        ax.set_title(f"OKS {person['oks']:.2f}", fontsize=10)
+    return axes
+
+
+def results(
+    file: str | Path, root: str | Path, split: str = "val2017", count: int = 12, above: float = 0.2
+) -> plt.Figure:
+    """The people of any results file in COCO's form over the pictures of `root/<split>/`, a panel a picture: `count`
+    pictures spread over the file from low to high scores; joints with a score above `above`.
+
+    Raises ValueError for a file or a data set that is missing, damaged or empty, and for images that do not fit.
+    """
+    found = coco_eval.read_results(file, root, split)
+    if not found:
+        raise ValueError(f"results file {file} holds no person: there is nothing to draw")
+    names = {image["id"]: image["file_name"] for image in keypoints.load_annotations(root, split)[0]["images"]}
+    by_image: dict[int, list[dict]] = {}
+    for one in sorted(found, key=lambda one: one["score"]):
+        by_image.setdefault(one["image_id"], []).append(one)
+    images = list(by_image)
+    chosen = [images[i] for i in sorted({round(place) for place in np.linspace(0, len(images) - 1, count)})]
+    columns = min(4, len(chosen))
+    figure, axes = plt.subplots(math.ceil(len(chosen) / columns), columns, layout="constrained", squeeze=False,
+                                figsize=(3.2 * columns, 3.4 * math.ceil(len(chosen) / columns)))  # fmt: skip
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image in zip(axes.flat, chosen, strict=False):
+        ax.imshow(read(Path(root) / split / names[image]))
+        for one in by_image[image]:
+            points = np.array(one["keypoints"]).reshape(-1, 3)
+            skeleton(ax, points[:, :2], points[:, 2] > above)
+        ax.set_title(f"{names[image]}: {max(one['score'] for one in by_image[image]):.2f}", fontsize=9)
+    return figure
+
+
+def _picture(ax: Axes, row: dict, person: dict):
+    picture = read(config.make(**row["recipe"]).data.folder / "val2017" / person["image"])
+    ax.imshow(picture)
+    return picture
+
+
+def _close_up(ax: Axes, box: list[float], size: tuple[int, int]) -> None:
+    x, y, width, height = box
+    right, bottom = min(x + width + MARGIN_PX, size[0] - 0.5), min(y + height + MARGIN_PX, size[1] - 0.5)
+    ax.set(xlim=(max(x - MARGIN_PX, -0.5), right), ylim=(bottom, max(y - MARGIN_PX, -0.5)), xticks=[], yticks=[])
