@@ -30,17 +30,18 @@ def test_flip_differences_are_what_flipping_does():
     real = binary.clone().requires_grad_()
     F.cross_entropy(x @ (scale * real).T, labels).backward()
     (found,) = gradients.flips(torch.nn.Sequential(made), x, labels)
-    order = [centred.flatten().tolist().index(value) for value in found["latent"].tolist()]
-    assert sorted(order) == list(range(12))
-    torch.testing.assert_close(found["flip"], wanted[order])
-    torch.testing.assert_close(found["slope"], real.grad.flatten()[order])
+    assert sorted(found["chosen"].tolist()) == list(range(12))
+    torch.testing.assert_close(found["flip"], wanted[found["chosen"]])
+    torch.testing.assert_close(found["slope"], real.grad)
+    torch.testing.assert_close(found["latent"], centred)
 
 
 def test_agreement_is_one_for_the_reference_itself_and_zero_for_nothing():
-    """A derivative that makes the passed gradient the flip difference has cosine 1; one that passes nothing 0."""
+    """A rule that passes the flip differences on has cosine 1, their opposite -1; one that passes nothing 0."""
     made, x, labels = layer(1)
     layers = gradients.flips(torch.nn.Sequential(made), x, labels)
-    exact = layers[0]["flip"] / layers[0]["slope"]
-    assert abs(gradients.agreement(layers, lambda latent: exact) - 1) < 1e-12
-    assert abs(gradients.agreement(layers, lambda latent: -exact) + 1) < 1e-12
-    assert gradients.agreement(layers, torch.zeros_like) == 0
+    exact = torch.empty(12).double()
+    exact[layers[0]["chosen"]] = layers[0]["flip"]
+    assert abs(gradients.agreement(layers, lambda slope, latent: exact) - 1) < 1e-12
+    assert abs(gradients.agreement(layers, lambda slope, latent: -exact) + 1) < 1e-12
+    assert gradients.agreement(layers, lambda slope, latent: 0 * slope) == 0

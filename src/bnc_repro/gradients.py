@@ -40,7 +40,8 @@ class _Held(Binarizer):
 
 
 def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[dict[str, Tensor]]:
-    """For each binary layer the sampled weights: `latent` x_i, `slope` g_i and `flip`, the flip difference; (n,) each.
+    """For each binary layer all its weights' `latent` x and `slope` g, in the layer's shape, the places of those that
+    were sampled, `chosen` (n,), and their flip differences `flip` (n,).
 
     x (N, C, H, W) normalised, labels (N,). The network is left in evaluation with its weights held: give it a copy.
     """
@@ -49,8 +50,8 @@ def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[
     for layer in network.modules():
         if isinstance(layer, (BinaryConv2d, BinaryLinear)) and layer.weight_binarizer is not None:
             with torch.no_grad():
-                latent = layer.latent_weight()
-                values = layer.weight_binarizer.hard(latent).contiguous(memory_format=torch.contiguous_format)
+                latent = layer.latent_weight().contiguous(memory_format=torch.contiguous_format)
+                values = layer.weight_binarizer.hard(latent)
             layer.__dict__.pop("weight_binarizer", None)
             layer.weight_binarizer = _Held(values)
             held.append((latent, layer.weight_binarizer.values))
@@ -62,24 +63,23 @@ def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[
             chosen = torch.randperm(values.numel(), generator=draw)[:WEIGHTS_PER_LAYER]
             flat, differences = values.view(-1), []
             for i in chosen.tolist():
-                before = flat[i].item()
-                losses = []
+                before, losses = flat[i].item(), []
                 for value in (1.0, -1.0):
                     flat[i] = value
                     losses.append(F.cross_entropy(network(x).double(), labels))
                 flat[i] = before
                 differences.append((losses[0] - losses[1]) / 2)
-            found.append({"latent": latent.reshape(-1)[chosen], "slope": values.grad.reshape(-1)[chosen].double(),
+            found.append({"latent": latent, "slope": values.grad.contiguous(), "chosen": chosen,
                           "flip": torch.stack(differences)})  # fmt: skip
     return found
 
 
-def agreement(layers: list[dict[str, Tensor]], derivative: Callable[[Tensor], Tensor]) -> float:
-    """Mean over the layers of the cosine between the gradient that `derivative` passes on and the flip differences; a
-    layer in which it passes nothing counts as 0."""
+def agreement(layers: list[dict[str, Tensor]], rule: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Mean over the layers of the cosine between what `rule(slope, latent)` passes on and the flip differences, over
+    the sampled weights; a layer in which it passes nothing counts as 0."""
     cosines = []
     for layer in layers:
-        passed = layer["slope"] * derivative(layer["latent"]).double()
+        passed = rule(layer["slope"], layer["latent"]).reshape(-1)[layer["chosen"]].double()
         cosines.append(F.cosine_similarity(passed, layer["flip"], dim=0).item() if passed.any() else 0.0)
     return float(np.mean(cosines))
 
@@ -88,13 +88,15 @@ def study(rows: list[dict], runs: Path | None = None) -> pd.DataFrame:
     """Every estimator's agreement with the flip differences on one network, at its start and at its end, beside its
     mean headline. The network is the first arm's under the first seed; it is trained here if its checkpoint is not.
 
-    A learnt estimator at the end is the one that its own run of that seed has learnt.
+    A learnt estimator at the end is the one that its own run of that seed has learnt. An estimator whose run of that
+    seed diverged is left out.
     """
     first = rows[0]
     recipe = config.make(**first["recipe"])
     device = run.pick_device(recipe)
     task = run.TASKS[recipe.experiment](recipe, device, None)
-    batch = task.train_set.__getitems__(list(range(min(IMAGES, len(task.train_set)))))
+    draw = torch.Generator().manual_seed(stream(recipe.seed, "sampled images"))
+    batch = task.train_set.__getitems__(torch.randperm(len(task.train_set), generator=draw)[:IMAGES].tolist())
     x, labels = images.normalise(batch["image"].to(device), recipe.data.kind), batch["label"].to(device)
     for module in task.network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -106,24 +108,26 @@ def study(rows: list[dict], runs: Path | None = None) -> pd.DataFrame:
     file = run.folder_of(recipe, runs) / checkpoint.NAMES[0]
     end = flips(run.load_network(file, device)[0], x, labels)
     means, lines = by_arm(rows), []
-    for arm, row in {row["arm"]: row for row in reversed(rows) if row["seed"] == first["seed"]}.items():
-        if means[arm]:
-            lines.append({"estimator": arm, "at the start": agreement(start, _derivative(row, 0.0)),
-                          "at the end": agreement(end, _derivative(row, 1.0)),
-                          "mean": float(np.mean(list(means[arm].values())))})  # fmt: skip
-    return pd.DataFrame(lines[::-1])
+    for row in rows:
+        if row["seed"] == first["seed"] and row["status"] == "finished":
+            lines.append({"estimator": row["arm"], "at the start": agreement(start, _rule(row, 0.0, device)),
+                          "at the end": agreement(end, _rule(row, 1.0, device)),
+                          "mean": float(np.mean(list(means[row["arm"]].values())))})  # fmt: skip
+    return pd.DataFrame(lines)
 
 
-def _derivative(row: dict, progress: float) -> Callable[[Tensor], Tensor]:
-    """The derivative that a run's weights saw at its start (0) or end (1)."""
-    learnt = row["curve"][-1].get("estimator") if row["curve"] else None
+def _rule(row: dict, progress: float, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """What a run's estimator made of (slope, latent) at its start (0) or end (1)."""
+    learnt = row["curve"][-1].get("estimator")
     if progress and learnt:
         nodes, values = np.linspace(*learnt["range"], len(learnt["derivative"])), learnt["derivative"]
-        return lambda x: torch.from_numpy(np.interp(x.cpu(), nodes, values, left=values[0], right=values[-1])).to(x)
+        return lambda grad, x: grad * torch.from_numpy(np.interp(x.cpu(), nodes, values)).to(grad)
     recipe = config.make(**row["recipe"])
     with torch.random.fork_rng():
         torch.manual_seed(stream(recipe.seed, "classifier"))
         options = classifier_options(recipe, recipe.weight_binarizer)
-        binarizer = get(recipe.weight_binarizer, preset=recipe.preset, **options)
+        binarizer = get(recipe.weight_binarizer, preset=recipe.preset, **options).to(device)
     binarizer.progress = progress
-    return lambda x: binarizer.derivative(x).detach()
+    if learnt:
+        return lambda grad, x: grad * binarizer.derivative(x).detach()
+    return lambda grad, x: binarizer.rule(grad, x).detach()

@@ -3,13 +3,15 @@
 The first arm of an experiment is its floor; an arm keeps its colour in every figure.
 """
 
+from collections import Counter
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from . import verdict
+from . import hypotheses
 from .report import UNITS, by_arm
 from .statistics import compare, estimate
 
@@ -32,11 +34,15 @@ def style() -> None:
 
 
 def dots(rows: list[dict], ax: Axes | None = None, title: str = "") -> Axes:
-    """A dot per seed, a bar at each arm's mean, and from five seeds on a line over its 95 % interval."""
+    """A dot per seed, a bar at each arm's mean, from five seeds on a line over its 95 % interval; an arm's name says
+    how many of its runs diverged."""
     ax = ax or plt.subplots()[1]
-    frame = pd.DataFrame([(arm, value) for arm, seeds in by_arm(rows).items() for value in seeds.values()],
+    lost = Counter(row["arm"] for row in rows if row["status"] == "diverged")
+    names = {arm: f"{arm} ({lost[arm]} diverged)" if lost[arm] else arm for arm in palette(rows)}
+    frame = pd.DataFrame([(names[arm], value) for arm, seeds in by_arm(rows).items() for value in seeds.values()],
                          columns=["arm", "value"])  # fmt: skip
-    sns.stripplot(frame, x="value", y="arm", hue="arm", palette=palette(rows), legend=False, size=9, jitter=False,
+    colours = {names[arm]: colour for arm, colour in palette(rows).items()}
+    sns.stripplot(frame, x="value", y="arm", hue="arm", palette=colours, legend=False, size=9, jitter=False,
                   alpha=0.75, ax=ax)  # fmt: skip
     for i, arm in enumerate(frame["arm"].unique()):
         made = estimate(frame.loc[frame["arm"] == arm, "value"].tolist())
@@ -158,11 +164,11 @@ def by_keypoint(rows: list[dict], ax: Axes | None = None) -> Axes:
 
 def forest(rows: list[dict]) -> np.ndarray:
     """The paired differences of the ablation, a panel a condition: a dot a seed, the mean with its 95 % interval."""
-    found = verdict.differences(rows)
+    found = hypotheses.differences(rows)
     panels = list(found.groupby("condition", sort=False))
     height = 1 + 0.42 * max(len(own) for _, own in panels)
     axes = plt.subplots(1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), height), layout="constrained",
-                        sharex=True, sharey=True, squeeze=False)[1][0]  # fmt: skip
+                        sharex=True, squeeze=False)[1][0]  # fmt: skip
     for ax, (condition, own) in zip(axes, panels, strict=True):
         for y, (made, seeds) in enumerate(zip(own["estimate"], own["seeds"], strict=True)):
             colour = {"above": "tab:green", "below": "tab:red"}.get(compare(made), "0.35")
@@ -172,13 +178,13 @@ def forest(rows: list[dict]) -> np.ndarray:
         ax.axvline(0, color="black", linewidth=1)
         ax.set(yticks=range(len(own)), yticklabels=own["pair"], title=condition,
                xlabel=f"difference ({UNITS[rows[0]['headline']]}), paired by seed")  # fmt: skip
-    axes[0].invert_yaxis()
+        ax.invert_yaxis()
     return axes
 
 
 def cost(rows: list[dict]) -> np.ndarray:
     """Mean headline against training time relative to the first arm's, a panel a condition."""
-    panels = list(verdict.ranking(rows).groupby("condition", sort=False))
+    panels = list(hypotheses.ranking(rows).groupby("condition", sort=False))
     axes = plt.subplots(1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), 3.6), layout="constrained", sharey=True,
                         squeeze=False)[1][0]  # fmt: skip
     for ax, (condition, own) in zip(axes, panels, strict=True):

@@ -135,27 +135,16 @@ def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame
     for arm, seeds in values.items():
         own = [row for row in rows if row["arm"] == arm]
         slopes = [row["metrics"]["slope_at_0"] for row in own if "slope_at_0" in row["metrics"]]
-        made = statistics.estimate(list(seeds.values()))
-        against = statistics.paired(seeds, values[reference]) if arm != reference else None
+        made = statistics.estimate(list(seeds.values())) if seeds else None
+        shared = seeds.keys() & values[reference].keys() if arm != reference else ()
+        against = statistics.paired(seeds, values[reference]) if shared else None
         lines.append({
-            "arm": arm, "runs": len(own), "mean (%)": made.mean, "sd": made.deviation,
+            "arm": arm, "runs": len(own), "mean (%)": made.mean if made else "", "sd": made.deviation if made else "",
             "collapsed": len(own) - sum(value > chance + 10 for value in seeds.values()),
             "reversed": sum(slope <= 0 for slope in slopes) if slopes else "",
             "least open": min(row["metrics"]["open_share"] for row in own if row["metrics"]) if slopes else "",
             f"minus {reference}": f"{against.mean:+.2f} [{against.low:+.2f}, {against.high:+.2f}]" if against else "",
         })  # fmt: skip
-    return plain(pd.DataFrame(lines).set_index("arm"), 2)
-
-
-def detectable(rows: list[dict], reference: str) -> pd.DataFrame:
-    """For each arm the spread of its paired difference to `reference`, and the smallest difference that would show."""
-    values, lines = by_arm(rows), []
-    for arm in values:
-        if arm != reference and len(values[arm].keys() & values[reference].keys()) > 1:
-            made = statistics.paired(values[arm], values[reference])
-            visible = statistics.smallest_detectable(made.deviation, made.count)
-            lines.append({"arm": arm, "pairs": made.count, "sd of the difference": made.deviation,
-                          "smallest detectable": visible})  # fmt: skip
     return plain(pd.DataFrame(lines).set_index("arm"), 2)
 
 
@@ -187,16 +176,21 @@ def origins(here: list[list[dict]]) -> pd.DataFrame:
 
 
 def times(experiments: list[list[dict]]) -> pd.DataFrame:
-    """What the runs of each experiment cost: their number, seconds of training in all, the slowest, how many an hour
-    would hold one after the other, the machine."""
-    return pd.DataFrame([
-        {"profile": rows[0]["profile"], "experiment": rows[0]["experiment"], "runs": len(rows),
-         "training, s": round(sum(row["seconds"] for row in rows)),
-         "slowest run, s": round(max(row["seconds"] for row in rows)),
-         "runs an hour": round(3600 * len(rows) / sum(row["seconds"] for row in rows)),
-         "peak memory, MiB": max(row["peak_memory_mib"] for row in rows), "device": rows[0]["device"]}
-        for rows in experiments
-    ])  # fmt: skip
+    """What the runs of each experiment cost: their number, seconds of training (without evaluation) in all, the
+    slowest, how many such trainings an hour holds one after the other, the machine. A run that two arms share counts
+    once; experiments without rows are left out."""
+    lines = []
+    for rows in filter(None, experiments):
+        runs = list({row["fingerprint"]: row for row in rows}.values())
+        seconds = [row["seconds"] for row in runs]
+        lines.append({
+            "profile": runs[0]["profile"], "experiment": runs[0]["experiment"], "runs": len(runs),
+            "training, s": round(sum(seconds)), "slowest, s": round(max(seconds)),
+            "trainings an hour": round(3600 * len(runs) / sum(seconds)),
+            "peak memory, MiB": max(row["peak_memory_mib"] for row in runs),
+            "device": "; ".join(dict.fromkeys(row["device"] for row in runs)),
+        })  # fmt: skip
+    return pd.DataFrame(lines)
 
 
 def binary_layers(seen: list[dict]) -> pd.DataFrame:

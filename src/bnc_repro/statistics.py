@@ -72,7 +72,7 @@ def holm(values: list[float]) -> list[float]:
 
 
 def compare(difference: Estimate) -> str:
-    """"above", "below" or "undecided", by whether the interval of a paired difference excludes 0."""
+    """"above", "below" or "undecided", by whether the interval excludes 0; "identical" if every difference is 0."""
     if difference.low > 0:
         return "above"
     if difference.high < 0:

@@ -33,29 +33,32 @@ def grid(experiment: str, profile: str, arm: str) -> list[Recipe]:
     ]  # fmt: skip
 
 
-def published(experiment: str, profile: str) -> pd.DataFrame:
-    """The held-out accuracy of every published tuning run: one line each, with its arm, seed and learning rate."""
-    wanted = {
-        json.dumps(config.identity(recipe)): arm
-        for arm in config.experiment_section(experiment, profile)["arms"] for recipe in grid(experiment, profile, arm)
-    }  # fmt: skip
+def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:
+    """The held-out accuracy of every tuning run whose row lies below `folder` of the clone: one line each, with its
+    arm, seed and learning rate; 0 for a run that diverged."""
+    wanted: dict[str, list[str]] = {}
+    for arm in config.experiment_section(experiment, profile)["arms"]:
+        for recipe in grid(experiment, profile, arm):
+            wanted.setdefault(json.dumps(config.identity(recipe)), []).append(arm)
     lines = []
-    for path in (config.project_root() / "results" / profile / "tuning").glob("*.json"):
+    for path in sorted((config.project_root() / folder).rglob("*.json")):
         row = json.loads(path.read_text())
-        arm = wanted.get(json.dumps(config.identity(config.make(**row["recipe"]))))
-        if arm:
+        for arm in wanted.get(json.dumps(config.identity(config.make(**row["recipe"]))), []):
             lines.append({"arm": arm, "seed": row["seed"], "learning rate": row["recipe"]["learning_rate"],
                           "held-out": row["metrics"].get(row["headline"], 0.0)})  # fmt: skip
     return pd.DataFrame(lines, columns=["arm", "seed", "learning rate", "held-out"])
 
 
 def table(experiment: str, profile: str) -> pd.DataFrame:
-    """Mean held-out accuracy (%) by arm and learning rate, the best of each arm in brackets; empty without a grid."""
+    """Mean held-out accuracy (%) by arm and learning rate, the best of each arm in brackets: from the published rows,
+    or where there are none from those that the stage `tuning` made here; empty where there are none either."""
     if not tuned(experiment, profile):
         return pd.DataFrame()
-    found = published(experiment, profile)
-    means = found.groupby(["arm", "learning rate"])["held-out"].mean()
-    chosen = best(found)
+    places = (f"results/{profile}/tuning", f"runs/{profile}/tuning")
+    found = next((rows for place in places if len(rows := judged(experiment, profile, place))), None)
+    if found is None:
+        return pd.DataFrame()
+    means, chosen = found.groupby(["arm", "learning rate"])["held-out"].mean(), best(found)
     shown = {pair: f"[{mean:.1f}]" if pair[1] == chosen[pair[0]] else f"{mean:.1f}" for pair, mean in means.items()}
     return pd.Series(shown).unstack(fill_value="")
 
