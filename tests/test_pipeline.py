@@ -224,7 +224,8 @@ def test_a_changed_output_is_noticed():
     """A committed number that is not what the cell gives makes nbval fail."""
     book = nbformat.read(ROOT / "notebooks" / "03-linear-vs-soft.ipynb", 4)
     cell = next(cell for cell in book.cells if cell.get("id") == "answer")
-    cell.outputs[0].data["text/markdown"] = cell.outputs[0].data["text/markdown"].replace("over 3 seeds", "over 99 seeds")
+    text = cell.outputs[0].data["text/markdown"]
+    cell.outputs[0].data["text/markdown"] = text.replace("over 3 seeds", "over 99 seeds")
     (ROOT / "runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "runs") as folder:  # inside the clone, where notebooks find it
         changed = Path(folder) / "changed.ipynb"
