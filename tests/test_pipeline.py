@@ -156,6 +156,22 @@ def test_readme_tables_are_current():
     assert publish.with_results(text) == text, "run `make publish`"
 
 
+def test_a_published_row_takes_the_place_of_its_recipes_older_one(tmp_path):
+    """The older row of the same recipe goes, rows of other recipes stay, and publishing again changes nothing."""
+    first, second = report.published("sample", "linear_vs_soft")[:2]
+    results = tmp_path / "results"
+    results.mkdir()
+    for name, row in (("old", first), ("other", second)):
+        (results / f"{name}.json").write_text(json.dumps(row))
+    (tmp_path / "new").mkdir()
+    source = tmp_path / "new" / "row.json"
+    source.write_text(json.dumps(first | {"finished_at": "later"}))
+    for _ in range(2):
+        assert publish._copied([source], results) == [results / "new.json"]
+        assert {path.name for path in results.glob("*")} == {"new.json", "other.json"}
+    assert json.loads((results / "new.json").read_text())["finished_at"] == "later"
+
+
 def test_floors_are_passed():
     """On the sample, over three seeds: networks beat a linear classifier, pose networks the mean pose, by far."""
     imagenet, coco, _ = ({arm: list(v.values()) for arm, v in report.by_arm(rows).items()}

@@ -3,12 +3,14 @@
 import base64
 import io
 import json
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import nbformat
 from PIL import Image
 
-from . import config, notebook, plots, report, tuning, verdict
+from . import config, notebook, plots, provenance, report, tuning, verdict
 from .checkpoint import atomic, write_json
 from .run import folder_of
 
@@ -21,17 +23,28 @@ def publish() -> list[Path]:
     Rows of recipes that the profile no longer has leave results/ (git keeps them) once the new ones are there.
     """
     root, written = config.project_root(), []
-    for profile in config.PROFILES:
-        for name, recipes in _wanted(profile).items():
-            folder, before = root / "results" / profile / name, len(written)
-            for recipe in recipes:
-                source = recipe.data.folder.is_dir() and folder_of(recipe) / "row.json"
-                if source and source.is_file():
-                    written.append(_publish_row(source, folder, recipe))
-            if len(written) - before == len(recipes):
-                for path in set(folder.glob("*.json")) - set(written):
-                    path.unlink()
+    with _data_looked_at_once():
+        for profile in config.PROFILES:
+            for name, recipes in _wanted(profile).items():
+                folder = root / "results" / profile / name
+                there = [folder_of(recipe) / "row.json" if recipe.data.folder.is_dir() else None for recipe in recipes]
+                new = _copied([path for path in there if path and path.is_file()], folder)
+                written += new
+                if len(new) == len(set(there)):
+                    for path in set(folder.glob("*.json")) - set(new):
+                        path.unlink()
     return [*written, *write_pages(root)]
+
+
+@contextmanager
+def _data_looked_at_once():
+    """Fingerprints of data folders are taken once, not once a run: a folder of class folders has many files."""
+    taken = provenance.data_fingerprint
+    provenance.data_fingerprint = cache(taken)
+    try:
+        yield
+    finally:
+        provenance.data_fingerprint = taken
 
 
 def _wanted(profile: str) -> dict[str, list[config.Recipe]]:
@@ -46,13 +59,18 @@ def _wanted(profile: str) -> dict[str, list[config.Recipe]]:
     return found
 
 
-def _publish_row(source: Path, folder: Path, recipe: config.Recipe) -> Path:
-    for old in folder.glob("*.json"):
-        if config.make(**json.loads(old.read_text())["recipe"]) == recipe:
-            old.unlink()
-    target = folder / f"{source.parent.name}.json"
-    write_json(target, json.loads(source.read_text()))
-    return target
+def _copied(rows: list[Path], folder: Path) -> list[Path]:
+    """The rows' copies in `folder`, each in place of an older row of the same recipe."""
+    def recipe(path: Path) -> config.Recipe:
+        return config.make(**json.loads(path.read_text())["recipe"])
+
+    older, copies = {recipe(path): path for path in folder.glob("*.json")}, []
+    for row in dict.fromkeys(rows):
+        copies.append(folder / f"{row.parent.name}.json")
+        write_json(copies[-1], json.loads(row.read_text()))
+        if older.get(recipe(row), copies[-1]) != copies[-1]:
+            older[recipe(row)].unlink()
+    return copies
 
 
 def write_pages(root: Path) -> list[Path]:
