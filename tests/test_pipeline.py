@@ -186,6 +186,24 @@ def test_floors_are_passed():
     assert min(mean["pose float"], mean["pose binary"]) >= mean["pose mean pose"] + 0.25
 
 
+def test_small_networks_stand_above_the_linear_classifier():
+    """On CIFAR-10 and Tiny-ImageNet every seed of every arm but the released rule beats every seed of the floor; every
+    arm and seed of the profile is published, finished and binary where it says so."""
+    section = config.experiment_section("imagenet_resnet", "small")
+    rows = report.published("small", "imagenet_resnet")
+    assert len(rows) == len(section["arms"]) * len(section["seeds"])
+    assert {row["status"] for row in rows} == {"finished"}
+    assert len(report.sets(rows)) == 2
+    for own in report.sets(rows):
+        values = {arm: list(seeds.values()) for arm, seeds in report.by_arm(own).items()}
+        floor, *arms = values
+        for arm in arms:
+            assert arm == "official" or min(values[arm]) > max(values[floor]) + 3
+    for row in rows:
+        assert bool(row["binary_layers"]) == (row["recipe"]["weight_binarizer"] is not None)
+        assert all(layer["weight values per channel"] == 2 for layer in row["binary_layers"])
+
+
 @pytest.mark.parametrize("experiment", SAMPLE)
 def test_binary_rows_were_seen_binary(experiment):
     """In every published binary run two values entered each binary layer and two per channel multiplied them."""
