@@ -120,7 +120,7 @@ def keep_outputs(executed: Path, source: Path) -> Path:
     done = {cell["id"]: cell for cell in nbformat.read(executed, 4).cells}
     kept = nbformat.read(source, 4)
     for count, cell in enumerate([cell for cell in kept.cells if cell.cell_type == "code"], 1):
-        if done[cell.id].source != cell.source:
+        if cell.id not in done or done[cell.id].source != cell.source:
             raise ValueError(f"{source.name}, cell {cell.id}: changed since it was run; run `make repro` first")
         cell.outputs, cell.execution_count = _stable(done[cell.id], count), count
     nbformat.write(kept, source)
