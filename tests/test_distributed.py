@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnc_repro import checkpoint, config, distributed, optim
+from bnc_repro import checkpoint, config, distributed, optim, run
 from bnc_repro.provenance import PACKAGE
 from bnc_repro.run import folder_of
 
@@ -46,6 +46,28 @@ if distributed.rank() == 0:
     Path(target).write_text(json.dumps({"steps": steps, "curve": curve}))
 """
 
+# Judges a checkpoint in float64; the first process writes the metrics and how many people each process looked at.
+JUDGE = """
+import json, sys
+from pathlib import Path
+import torch
+from bnc_repro import checkpoint, config, distributed, keypoints, pose
+
+device, (source, target) = torch.device("cpu"), sys.argv[1:]
+distributed.meet(device)
+state = checkpoint.load(source)
+task = pose.build(config.make(**state["recipe"]), device)
+task.network.load_state_dict(state["network"])
+task.network.double().eval()
+task.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+seen = []
+task.network.register_forward_hook(lambda module, inputs, outputs: seen.append(len(outputs)))
+metrics = task.evaluate(task.network)
+counts = distributed.gathered([sum(seen)])
+if distributed.rank() == 0:
+    Path(target).write_text(json.dumps({"metrics": metrics, "counts": counts}))
+"""
+
 
 def environment() -> dict:
     return {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
@@ -60,14 +82,19 @@ def settings(root: str, **changes) -> dict:
     return config.merged(values, changes)
 
 
-def exact(values: dict, target: Path, processes: int) -> dict:
+def result(code: str, argument: str, target: Path, processes: int) -> dict:
+    """What `code` writes to `target`, given both, in so many processes."""
     script = target.with_suffix(".py")
-    script.write_text(EXACT)
+    script.write_text(code)
     start = [*TORCHRUN, f"--nproc-per-node={processes}"] if processes > 1 else [sys.executable]
-    done = subprocess.run([*start, str(script), json.dumps(values), str(target)], env=environment(),
+    done = subprocess.run([*start, str(script), argument, str(target)], env=environment(),
                           capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(target.read_text())
+
+
+def exact(values: dict, target: Path, processes: int) -> dict:
+    return result(EXACT, json.dumps(values), target, processes)
 
 
 def test_two_processes_train_what_one_trains(data, tmp_path):
@@ -82,6 +109,25 @@ def test_two_processes_train_what_one_trains(data, tmp_path):
         for a, b in zip(one["curve"], other["curve"], strict=True):
             assert (a["top1"], a["top5"]) == (b["top1"], b["top5"])
             assert a["test_loss"] == pytest.approx(b["test_loss"], abs=1e-5)
+
+
+def test_two_processes_judge_each_person_once(tmp_path):
+    """A pose network that has learnt something has the AP and PCK of one process, from as many people."""
+    made = config.make(
+        experiment="coco_pose", network="sbpn", stem="half", width=16, blocks=[1, 1], head=32, weight_binarizer=None,
+        activation_binarizer=None, batch_size=16, learning_rate=0.01, epochs=4,
+        data={"root": str(config.project_root() / "data" / "people"), "kind": "coco", "image_size": [64, 48]},
+        pose={"sigma_px": 0.7, "loss": "cross_entropy"},
+    )  # fmt: skip
+    row = run.run(made, tmp_path / "runs")
+    assert row["metrics"]["AP"] > 0.05
+    source = folder_of(made, tmp_path / "runs") / checkpoint.NAMES[0]
+    one, two = (result(JUDGE, str(source), tmp_path / f"{count}.json", count) for count in (1, 2))
+    (all_people,) = one["counts"]
+    assert sum(two["counts"]) == all_people
+    assert abs(two["counts"][0] - two["counts"][1]) <= 2  # the flip test looks twice
+    for name, value in one["metrics"].items():
+        assert two["metrics"][name] == pytest.approx(value, abs=1e-9), name
 
 
 def command(root: str, runs: Path, **changes) -> list[str]:

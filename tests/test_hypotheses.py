@@ -150,14 +150,65 @@ def test_the_smallest_detectable_difference_is_the_claims_own():
 def test_the_papers_claims_follow_the_same_tests():
     """The verdict's lines on linear and on the gain: agree, disagree, undecided, with diverged runs too."""
     def said(made):
-        data = {"recipe": {"data": {"root": "folder/data"}}}
-        table = verdict.table([], [], [row | data for row in made])
+        table = verdict.table([], [], of_data(made))
         return table["verdict"].str.partition(" ")[0].tolist()
 
     assert said(noisy(8, ste=0, linear=2, mlp=3)) == ["agrees", "agrees"]
     assert said(noisy(8, ste=0, linear=-2, mlp=1)) == ["disagrees", "disagrees"]
     assert said(noisy(8, ste=0, ede=0.2, linear=0.1, mlp=0)) == ["undecided", "disagrees"]
     assert said(lose(noisy(8, ste=0, linear=2, mlp=3), "linear", [0])) == ["undecided", "agrees"]
+
+
+def of_data(made):
+    return [row | {"recipe": {"data": {"root": "folder/data"}}, "device": "device"} for row in made]
+
+
+@pytest.mark.parametrize(
+    ("effects", "short", "words"),
+    [
+        ({"ste": 0, "ede": 1, "linear": 3}, "No", "the learnt linear function is better than each"),
+        ({"ste": 0, "identity": 3, "linear": 1}, "No", "the best soft function is worse than the identity"),
+        ({"ste": 3, "ede": 0, "identity": 1, "linear": 0}, "Yes", "the best soft function is better than the identity"),
+        ({"ste": 3, "identity": 3, "linear": 0}, "Not decided", "cannot be told from the identity"),
+        ({"ste": 0, "linear": 0}, "Not decided", "it stays open"),
+        ({"ste_sgd": 0, "linear_sgd": 3, "ste_adam": 3, "linear_adam": 0}, "Not decided", "; under adam a hand-made"),
+    ],
+)
+def test_the_titles_question_has_one_sentence(effects, short, words):
+    """No, yes, or not decided, from effects that are known; conditions that disagree decide nothing."""
+    said = verdict.title(of_data(noisy(12, **effects)))
+    assert f"** {short} on data with 12 seeds: " in said
+    assert words in said
+    assert "\n" not in said
+
+
+def test_a_title_without_runs_says_so():
+    """Arms that hardly finished a run leave nothing to compare; one finished rival, the identity, is enough to try."""
+    lost = of_data(rows({"ste": [None, None], "linear": [None, None]}))
+    assert "Too few runs finished" in verdict.title(lost)
+    alone = {"ste": [None] * 4, "identity": [80, 81, 80.2, 80.9], "linear": [84, 85.1, 84.2, 85]}
+    said = verdict.title(of_data(rows(alone)))
+    assert "** No on data" in said
+    assert "best soft function" not in said
+
+
+def test_what_is_open_has_a_price():
+    """The seeds that would decide it are the first at which the design detects the difference seen; the hours are
+    those of the runs to come; what is decided has no line."""
+    made = of_data(noisy(8, ste=0, ede=-1, linear=0, mlp=3))
+    table = verdict.undecided(made)
+    assert "H2" not in table.index
+    needed = int(table.loc["H1", "seeds needed"])
+    estimate = statistics.paired(*(report.by_arm(made)[arm] for arm in ("linear", "ste")))
+    rivals = 1 if estimate.mean > 0 else 2
+    level = 1 - 0.05 / (2 * rivals)
+    assert statistics.smallest_detectable(estimate.deviation, needed, confidence=level) <= abs(estimate.mean)
+    assert statistics.smallest_detectable(estimate.deviation, needed - 1, confidence=level) > abs(estimate.mean)
+    runs = 3 * (needed - 8)
+    assert table.loc["H1", "runs more"] == f"{runs}"
+    hours = runs * np.mean([row["seconds"] for row in made]) / 3600
+    assert table.loc["H1", "hours, device"] == f"{hours:.1f}"
+    assert "not run: activations, both" in set(table["difference seen"])
 
 
 def test_learning_rates_are_the_best_of_the_published_grid():

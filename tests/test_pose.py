@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnc_repro import checkpoint, coco_eval, config, pose, run
+from bnc_repro import checkpoint, config, pose, run
 from bnc_repro.classifiers import CLASSIFIERS
 from bnc_repro.keypoints import read_people
 
@@ -91,29 +91,6 @@ def test_a_backbone_comes_from_a_classification_run(tmp_path):
         assert torch.equal(value, wanted[key] if key.startswith("trunk.") else head[key])
     with pytest.raises(ValueError, match="does not fit the network of this recipe"):
         run._start_from(ours, recipe(init_from=str(tmp_path / "16" / "checkpoint.pt")), None)
-
-
-def test_results_of_shares_are_in_order(monkeypatch):
-    """Predictions that two processes made in turns come back in the order of the people."""
-    made = recipe(weight_binarizer=None, activation_binarizer=None)  # no sign that rounding could turn
-    crops = pose.Crops(DATA, pose.VALIDATION, (64, 48))
-    crops.people = crops.people.take(range(7))
-    torch.manual_seed(0)
-    network = pose.make_network(made, 17)
-    whole = pose.predict(network, crops, made, CPU)
-    parts = []
-    for own in ([0, 2, 4, 6], [1, 3, 5]):
-        with monkeypatch.context() as patch:
-            patch.setattr(pose.distributed, "share", lambda count, own=own: own)
-            patch.setattr(pose.distributed, "gathered", lambda items: parts.append(items) or items)
-            pose.predict(network, crops, made, CPU)
-    gathered = iter([parts[i] + parts[i + 3] for i in range(3)])
-    with monkeypatch.context() as patch:
-        patch.setattr(pose.distributed, "gathered", lambda items: next(gathered))
-        again = pose.predict(network, crops, made, CPU)
-    for a, b in zip(whole, again, strict=True):
-        assert np.allclose(a, b, atol=1)  # px; sub-pixel decoding makes much of rounding
-    assert coco_eval.similarity(crops.people, again[0])[0].shape == (7,)
 
 
 def test_similarity_by_keypoint_is_each_joints_own_oks():

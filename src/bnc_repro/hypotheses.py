@@ -103,7 +103,7 @@ def tests(rows: list[dict]) -> list[dict]:
     return found
 
 
-def _hardest(test: dict) -> str:
+def hardest(test: dict) -> str:
     """The rival that the claim fails at, or passes last: the largest p, of equals the smallest difference."""
     made = test["made"]
     return max(made, key=lambda rival: (statistics.p_value(made[rival]) if made[rival].mean > 0 else 1.0,
@@ -146,7 +146,7 @@ def table(rows: list[dict]) -> pd.DataFrame:
     for test in found:
         line = {"": test["name"], "hypothesis": test["text"], "condition": test["condition"] or "the one that ran"}
         if test["made"]:
-            rival = _hardest(test)
+            rival = hardest(test)
             line |= {"weakest against": rival, "difference to it": shown(test["made"][rival], test["headline"]),
                      "pairs": str(test["made"][rival].count)}  # fmt: skip
         note = f" ({test['lost']} diverged)" * bool(test["lost"])

@@ -52,6 +52,14 @@ def smallest_detectable(deviation: float, count: int, power: float = 0.8, confid
     return float(quantiles * deviation / math.sqrt(count))
 
 
+def pairs_needed(deviation: float, difference: float, power: float = 0.8, confidence: float = 0.95) -> int | None:
+    """The fewest pairs of this deviation that would show a true difference of this size; None: over a thousand."""
+    for count in range(2, 1001):
+        if smallest_detectable(deviation, count, power, confidence) <= abs(difference):
+            return count
+    return None
+
+
 def p_value(difference: Estimate) -> float:
     """Student's two-sided p for a mean of 0; 1 for a single value or for differences that are all 0."""
     if difference.count < 2 or difference.mean == 0 == difference.deviation:
