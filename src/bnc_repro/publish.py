@@ -101,14 +101,15 @@ def published_rows(profile: str = "sample") -> list[list[dict]]:
 
 
 def with_results(text: str) -> str:
-    """`text` with the tables of the published rows between their marks: the verdicts, and what the runs cost."""
+    """`text` with what the published rows say between their marks: verdicts, the title's question, costs."""
     sample, small = published_rows(), published_rows("small")
-    frames = {"verdict": verdict.table(*sample), "small": verdict.table(*small),
-              "times": report.times([rows for rows in [*sample, *small] if rows])}  # fmt: skip
-    for name, frame in frames.items():
+    times = report.times([rows for rows in [*sample, *small] if rows])
+    found = {"verdict": report.markdown(verdict.table(*sample)), "times": report.markdown(times),
+             "small": f"{report.markdown(verdict.table(*small))}\n\n{verdict.title(small[2])}"}  # fmt: skip
+    for name, lines in found.items():
         begin, end = (mark.format(name) for mark in MARKS)
         before, _, rest = text.partition(begin)
-        text = f"{before}{begin}\n{report.markdown(frame)}\n{end}{rest.partition(end)[2]}"
+        text = f"{before}{begin}\n{lines}\n{end}{rest.partition(end)[2]}"
     return text
 
 

@@ -71,7 +71,8 @@ def title(rows: list[dict]) -> str:
         part += f" (weakest: linear − {rival} {hypotheses.shown(test['made'][rival], headline)})"
         own = hypotheses.conditions(rows)[test["condition"]]
         best = _best(own, leave_out="identity")
-        compared = hypotheses.paired(own, best, [arm for arm in ("linear", "identity") if arm in by_arm(own) and arm != best])
+        others = [arm for arm in ("linear", "identity") if arm in by_arm(own) and arm != best]
+        compared = hypotheses.paired(own, best, others)
         found = {arm: statistics.compare(made) for arm, made in compared.items()}
         if "identity" in found:
             word = {"above": "is better than", "below": "is worse than"}.get(found["identity"], "cannot be told from")
