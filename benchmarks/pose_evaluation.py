@@ -19,6 +19,7 @@ import torch
 
 from bnc_repro import coco_eval, config, keypoints, pose
 from bnc_repro.run import _device_name
+from bnc_repro.skeleton import COCO_PERSON
 
 SIZE, BATCH = (256, 192), 128
 
@@ -63,9 +64,9 @@ def main() -> None:
         joints = (torch.from_numpy(some.joints_px) - corner) / extent * torch.tensor([width - 1, height - 1])
         heat, _ = keypoints.encode(joints.float(), torch.ones(joints.shape[:2]), SIZE, (height // 4, width // 4), 2.0)
         heat += 0.02 * torch.rand(heat.shape, generator=draw)
-        mirrored = heat[:, keypoints.COCO_PERSON.mirrored].flip(-1)
+        mirrored = heat[:, COCO_PERSON.mirrored].flip(-1)
         began = time.perf_counter()
-        found, certain = keypoints.decode((heat + keypoints.flip_back(mirrored, keypoints.COCO_PERSON)) / 2, SIZE)
+        found, certain = keypoints.decode((heat + keypoints.flip_back(mirrored, COCO_PERSON)) / 2, SIZE)
         points.append((found.double() / torch.tensor([width - 1, height - 1]) * extent + corner).numpy())
         scores.append(certain.numpy())
         seconds["decoding"] += time.perf_counter() - began

@@ -4,6 +4,7 @@ import io
 import json
 import math
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,15 +13,15 @@ from PIL import Image
 
 from bnc_repro import coco_eval
 from bnc_repro.keypoints import (
-    COCO_PERSON,
+    Augmentation,
     PersonCrops,
-    Skeleton,
     decode,
     encode,
     flip_back,
     read_people,
     to_image,
 )
+from bnc_repro.skeleton import COCO_PERSON, Skeleton
 
 UNPAIRED = Skeleton(COCO_PERSON.names, (), COCO_PERSON.sigmas)
 SIZE, MAP = (128, 96), (32, 24)
@@ -63,17 +64,21 @@ def people(file):
     return read_people(file.parents[1], "val2017")
 
 
-def whole_path(root, skeleton=COCO_PERSON):
+def whole_path(root, skeleton=COCO_PERSON, size=SIZE, maps=MAP, augment=False):
     """Crops, the heatmaps of a network that is always right, flip test, decoding, results."""
-    crops = PersonCrops(root, "val2017", SIZE)
+    crops = PersonCrops(root, "val2017", size, augment=augment)
     item = crops.batch(range(len(crops)))
-    across = SIZE[1] - 1 - item["joints"][..., 0]
+    across = size[1] - 1 - item["joints"][..., 0]
     mirrored = torch.stack((across, item["joints"][..., 1]), -1)[:, COCO_PERSON.mirrored]
-    upright, _ = encode(item["joints"], item["visible"], SIZE, MAP)
-    turned, _ = encode(mirrored, item["visible"][:, COCO_PERSON.mirrored], SIZE, MAP)
-    coordinates, scores = decode((upright + flip_back(turned, skeleton)) / 2, SIZE)
-    in_picture = to_image(coordinates, item["matrix"])
-    return coco_eval.to_results(crops.people, in_picture.numpy(), scores.numpy())
+    upright, _ = encode(item["joints"], item["visible"], size, maps)
+    turned, _ = encode(mirrored, item["visible"][:, COCO_PERSON.mirrored], size, maps)
+    coordinates, scores = decode((upright + flip_back(turned, skeleton)) / 2, size)
+    in_picture = to_image(coordinates, item["matrix"]).numpy()
+    flipped = torch.linalg.det(item["matrix"][..., :2]).numpy() < 0
+    if augment:
+        assert 0 < flipped.sum() < len(flipped)
+    in_picture[flipped], scores = in_picture[flipped][:, COCO_PERSON.mirrored], scores.numpy()
+    return coco_eval.to_results(crops.people, in_picture, scores, areas_px2=crops.areas_px2())
 
 
 def test_perfect_heatmaps_reach_full_precision(file):
@@ -81,6 +86,29 @@ def test_perfect_heatmaps_reach_full_precision(file):
     measures = coco_eval.evaluate(file, whole_path(file.parents[1]))
     assert measures["AP"] >= 0.999
     assert measures["AR"] >= 0.999
+
+
+@pytest.mark.parametrize("category", [1, 0, 7])
+def test_perfect_heatmaps_of_turned_and_flipped_crops(file, category):
+    """The same at 256x192 over random boxes, scales, rotations and flips, whatever number the category has, and with
+    a category without keypoints beside it. Results of another category are refused."""
+    document = json.loads(file.read_text())
+    for one in document["annotations"]:
+        joints = np.array(one["keypoints"]).reshape(-1, 3)
+        centre = np.array(one["bbox"][:2]) + np.array(one["bbox"][2:]) / 2
+        joints[:, :2] = np.where(joints[:, 2:] > 0, (joints[:, :2] + centre) / 2, 0)  # so that all stay in the crop
+        one.update(keypoints=joints.ravel().tolist(), category_id=category)
+    document["categories"][0]["id"] = category
+    document["categories"].insert(0, {"id": 3, "name": "dog"})
+    document["annotations"].insert(0, {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 9, 9], "area": 81})
+    file.write_text(json.dumps(document))
+    varied = Augmentation(scale_deviation=0.1, rotation_chance=1, rotation_deviation_degrees=20, half_body_chance=0)
+    root = file.parents[1]
+    results = whole_path(root, replace(COCO_PERSON, category=category), (256, 192), (64, 48), varied)
+    results = [one | {"category_id": category} for one in results]
+    assert coco_eval.evaluate(file, results)["AP"] >= 0.999
+    with pytest.raises(ValueError, match=r"entry 0 .* is of category 3, the keypoints of .* are of category"):
+        coco_eval.evaluate(file, [one | {"category_id": 3} for one in results])
 
 
 def test_a_wrong_left_right_swap_fails(file):
@@ -309,14 +337,14 @@ def detections(file, entries):
 
 
 def test_detections_become_people(file):
-    """Boxes cut at the edge, scores kept, other categories and low scores left out, crops readable."""
+    """Boxes as they are, beyond the edge too, scores kept, other categories and low scores left out, crops readable."""
     path = detections(file, [
         {"image_id": 2, "category_id": 1, "bbox": [-10, 5, 60, 80], "score": 0.9},
         {"image_id": 1, "category_id": 3, "bbox": [10, 5, 60, 80], "score": 0.9},
         {"image_id": 3, "category_id": 1, "bbox": [10, 5, 60, 80], "score": 0.2}])
     found = coco_eval.read_detections(path, file.parents[1], "val2017", score_above=0.3)
     assert found.image_ids.tolist() == [2]
-    np.testing.assert_array_equal(found.boxes_px, [[0, 5, 50, 80]])
+    np.testing.assert_array_equal(found.boxes_px, [[-10, 5, 60, 80]])
     crops = PersonCrops(file.parents[1], "val2017", (96, 72), people=found)
     assert crops[0]["visible"].sum() == 0
     results = coco_eval.to_results(found, np.ones((1, 17, 2)), np.ones((1, 17)))

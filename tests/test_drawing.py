@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bnc_repro import coco_eval, config, drawing, pose
-from bnc_repro.keypoints import COCO_PERSON, read_people
+from bnc_repro.keypoints import read_people
+from bnc_repro.skeleton import COCO_PERSON
 
 DATA = config.project_root() / "data" / "people"
 
@@ -36,6 +37,19 @@ def test_a_results_file_is_drawn_over_its_pictures(results_file):
             limbs += sum(drawn[a] and drawn[b] for a, b in COCO_PERSON.links)
         assert len(ax.lines) == 2 * limbs  # a dark line beneath each
     plt.close(figure)
+
+
+def test_a_bare_folder_of_pictures_will_do(results_file, tmp_path):
+    """Pictures that are named by their ids, as COCO's are, need no annotations; a folder of others is refused."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, name in drawing_names().items():
+        (folder / f"{number:012d}.jpg").symlink_to(DATA / pose.VALIDATION / name)
+    bare, whole = drawing.results(results_file, folder, count=2), drawing.results(results_file, DATA, count=2)
+    assert [len(ax.lines) for ax in bare.axes] == [len(ax.lines) for ax in whole.axes]
+    with pytest.raises(ValueError, match="has neither annotations/ nor pictures named by their ids"):
+        drawing.results(results_file, tmp_path)
+    plt.close("all")
 
 
 def drawing_names():

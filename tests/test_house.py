@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "bnc_repro"
 # A module imports only from a strictly lower rank, inside functions too. A new module takes its place here.
 RANKS = (
     "typed",
-    "ops config metrics statistics losses checkpoint distributed pictures provenance figures released",
+    "ops config metrics statistics losses checkpoint distributed pictures skeleton provenance figures released",
     "surrogates tables straight_through keypoints manifest",
     "learnt coco_eval people embedded doctor images",
     "binarizers",

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from bnc_repro import keypoints, pictures
-from bnc_repro.keypoints import COCO_PERSON, PersonCrops, Skeleton, decode, encode, flip_back, to_image
+from bnc_repro.keypoints import PersonCrops, decode, encode, flip_back, to_image
+from bnc_repro.skeleton import COCO_PERSON, Skeleton, of_category
 
 SIZE, MAP = (256, 192), (64, 48)
 
@@ -210,15 +212,51 @@ def test_crowds_and_people_without_keypoints_are_left_out(tmp_path):
     assert crops[1]["visible"].min() == 1
 
 
+FIVE = ("tip", "left_end", "right_end", "top", "end")
+
+
 def test_other_skeletons_work(tmp_path):
     """A data set of five keypoints with one pair: crops, mirror names, heatmaps and the mean pose."""
-    five = Skeleton(("tip", "left", "right", "top", "end"), ((1, 2),), (0.1,) * 5)
-    document = made_document(3, five.names)
-    crops = PersonCrops(write(tmp_path, document), "val2017", (96, 72), augment=True, skeleton=five)
-    assert five.mirrored == [0, 2, 1, 3, 4]
+    document = made_document(3, FIVE)
+    document["categories"][0].update(sigmas=[0.1] * 5, skeleton=[[1, 4], [4, 5]], upper=[0, 3])
+    crops = PersonCrops(write(tmp_path, document), "val2017", (96, 72), augment=True)
+    assert crops.skeleton == Skeleton(FIVE, ((1, 2),), (0.1,) * 5, links=((0, 3), (3, 4)), upper=(0, 3))
+    assert crops.skeleton.mirrored == [0, 2, 1, 3, 4]
     batch = crops.batch([0, 1])
     assert encode(batch["joints"], batch["visible"], (96, 72), (24, 18))[0].shape == (2, 5, 24, 18)
     assert keypoints.mean_pose(crops.people).shape == (5, 2)
+
+
+@pytest.mark.parametrize(("names", "said", "sentence"), [
+    (FIVE, {}, 'says no sigmas, which OKS needs: add "sigmas"'),
+    (FIVE, {"sigmas": [0.1] * 4}, "category 1: skeleton has 5 names and 4 sigmas"),
+    (FIVE, {"sigmas": [0.1] * 4 + [0]}, "give one above 0 for each joint"),
+    (("a", "b"), {"sigmas": [0.1] * 2}, 'no keypoints named left and right: add "flip_pairs"'),
+    (("a", "b"), {"sigmas": [0.1] * 2, "flip_pairs": [[0, 2]]}, "one outside 0..1")])
+def test_what_a_category_lacks_is_named(tmp_path, names, said, sentence):
+    """Keypoints that are not COCO's need sigmas, and pairs where names do not give them."""
+    document = made_document(2, names)
+    document["categories"][0].update(said)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        PersonCrops(write(tmp_path, document), "val2017", (96, 72))
+    assert "person_keypoints_val2017.json" in str(caught.value)
+
+
+def test_a_category_may_say_that_nothing_is_paired():
+    """`flip_pairs` of the file go before names, [] is an answer; COCO's names with sigmas of their own keep those."""
+    record = {"id": 4, "keypoints": ["a", "b"], "sigmas": [0.1, 0.2]}
+    assert of_category(record | {"flip_pairs": []}, "file").mirrored == [0, 1]
+    assert of_category(record | {"flip_pairs": [[0, 1]]}, "file").mirrored == [1, 0]
+    own = of_category({"id": 2, "keypoints": list(COCO_PERSON.names), "sigmas": [0.05] * 17}, "file")
+    assert own == replace(COCO_PERSON, sigmas=(0.05,) * 17, category=2)
+
+
+def test_the_area_of_a_crop_by_hand(root):
+    """Width and height of the padded box at the crop's aspect ratio, in the units of the classic form and of UDP's."""
+    crops = PersonCrops(root, "val2017", (96, 72), unbiased=False)
+    for (_, _, width, height), area in zip(crops.people.boxes_px.tolist(), crops.areas_px2().tolist()):
+        across = max(width, height * 72 / 96) * 1.25
+        assert area == pytest.approx(across * across * 96 / 72)
 
 
 def test_mean_pose_by_hand(root):
@@ -264,7 +302,7 @@ def broken(document, kind):
 @pytest.mark.parametrize(("kind", "sentence"), [
     ("form", "lacks the lists images, annotations and categories: .* take a person_keypoints"),
     ("instances", "has no category with keypoints: take person_keypoints_.*json, not instances"),
-    ("category", "category 1 has 16 keypoints, the skeleton 17: pass a Skeleton"),
+    ("category", "category 1 has 16 keypoints that are not COCO.s 17 and says no sigmas"),
     ("without", "annotation 101 has no keypoints: take person_keypoints"),
     ("count", "annotation 101 has 50 keypoint numbers, not 3 x 17: mend or remove it"),
     ("flat", "annotation 101 .image 1. has a box of no area .*: correct or remove it"),

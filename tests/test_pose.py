@@ -2,11 +2,12 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
-from bnc_repro import checkpoint, config, pose, run
+from bnc_repro import checkpoint, config, drawing, pose, run
 from bnc_repro.classifiers import CLASSIFIERS
 from bnc_repro.keypoints import read_people
 
@@ -70,6 +71,78 @@ def test_a_detectors_boxes_are_judged_beside_the_true_ones(tmp_path, monkeypatch
         run.run(recipe(pose=options), tmp_path / "runs")
     with pytest.raises(ValueError, match="there is no file /nowhere"):
         run.run(recipe(pose={"detections": "/nowhere"}), tmp_path / "runs")
+
+
+def a_copy(folder, change):
+    """The embedded people with their annotation files changed by `change`."""
+    (folder / "annotations").mkdir(parents=True)
+    for split in (pose.TRAIN, pose.VALIDATION):
+        (folder / split).symlink_to(DATA / split)
+        name = f"annotations/person_keypoints_{split}.json"
+        document = json.loads((DATA / name).read_text())
+        for one in document["annotations"]:
+            change(one)
+        change(document["categories"][0])
+        (folder / name).write_text(json.dumps(document))
+    return folder
+
+
+def test_another_skeleton_trains_predicts_and_is_drawn(tmp_path):
+    """Five joints of their own with their own sigmas, in category 7: a run, its AP, a prediction, a results file."""
+    chosen = [0, 5, 6, 11, 12]
+
+    def change(one):
+        if "name" in one:
+            names = ["head", "left_arm", "right_arm", "left_leg", "right_leg"]
+            one.update(id=7, keypoints=names, sigmas=[0.1] * 5, skeleton=[[1, 2], [1, 3], [2, 4], [3, 5]])
+        else:
+            kept = np.array(one["keypoints"]).reshape(-1, 3)[chosen]
+            one.update(category_id=7, keypoints=kept.ravel().tolist(), num_keypoints=int((kept[:, 2] > 0).sum()))
+
+    made = recipe(epochs=2, data={"root": str(a_copy(tmp_path / "data", change))})
+    row = run.run(made, tmp_path / "runs")
+    assert row["metrics"]["AP"] > 0
+    assert list(row["curve"][-1]["by_keypoint"]) == ["head", "left_arm", "right_arm", "left_leg", "right_leg"]
+    source = run.folder_of(made, tmp_path / "runs") / checkpoint.NAMES[0]
+    picture = next((DATA / pose.VALIDATION).iterdir())
+    (found,) = run.predict(source, [picture], CPU)
+    assert len(found["keypoints"]) == 5
+    network = run.load_network(source, CPU)[0]
+    root = tmp_path / "data"
+    file = pose.write_results(network, made, root, tmp_path / "people.json", CPU)
+    assert {one["category_id"] for one in json.loads(file.read_text())} == {7}
+    assert len(drawing.results(file, root, count=2).axes) == 2
+    assert len(drawing.people(row, plt.subplots(1, 2)[1])) == 2
+
+
+def test_people_without_areas_are_judged_by_pck(tmp_path):
+    """Without areas a run ends with PCK alone; the headline AP and a detector's boxes are refused before it starts."""
+    def change(one):
+        one.pop("area", None)
+
+    root = str(a_copy(tmp_path / "data", change))
+    row = run.run(recipe(data={"root": root}, pose={"headline": "PCK"}), tmp_path / "runs")
+    assert "AP" not in row["metrics"]
+    assert row["metrics"]["PCK"] > 0
+    assert row["examples"][0]["oks"] <= row["examples"][-1]["oks"]
+    with pytest.raises(ValueError, match="have no area, which OKS needs: add areas, or take PCK"):
+        run.run(recipe(data={"root": root}), tmp_path / "runs")
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text("[]")
+    with pytest.raises(ValueError, match=r"asks for AP, but people in .* have no area"):
+        run.run(recipe(data={"root": root}, pose={"headline": "PCK", "detections": str(boxes)}), tmp_path / "runs")
+
+
+def test_the_mean_pose_is_judged_in_a_detectors_boxes_too(tmp_path):
+    """The floor has every number that networks have."""
+    people = read_people(DATA, pose.VALIDATION)
+    boxes = [{"image_id": int(image), "category_id": 1, "bbox": box.tolist(), "score": 1.0}
+             for image, box in zip(people.image_ids, people.boxes_px, strict=True)]  # fmt: skip
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(boxes))
+    floor = {"network": "mean_pose", "weight_binarizer": None, "activation_binarizer": None}
+    row = run.run(recipe(**floor, pose={"detections": str(file)}), tmp_path / "runs")
+    assert row["metrics"]["AP_detected"] == pytest.approx(row["metrics"]["AP"], abs=1e-3)
 
 
 def test_a_backbone_comes_from_a_classification_run(tmp_path):

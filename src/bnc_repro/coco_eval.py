@@ -17,24 +17,25 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .keypoints import COCO_PERSON, People, Skeleton, cut_box, faults, load_annotations, load_file
+from .keypoints import People, category_of, cut_box, faults, load_annotations, load_file
 from .metrics import oks
+from .skeleton import COCO_PERSON, Skeleton, of_category
 
 MEASURES = ("AP", "AP50", "AP75", "APm", "APl", "AR")
 
 
 def read_detections(file: str | os.PathLike, root: str | os.PathLike, split: str,
-                    skeleton: Skeleton = COCO_PERSON, score_above: float = 0.0) -> People:
+                    skeleton: Skeleton | None = None, score_above: float = 0.0) -> People:
     """The boxes of a detector's file as people without keypoints, for `PersonCrops(..., people=...)`.
 
-    file: a JSON list of {image_id, category_id, bbox, score} over the pictures of `root/<split>/`. Boxes of
-    other categories, or with a score not above `score_above`, are left out; so are boxes that cover nothing
-    of their picture, with a warning.
+    file: a JSON list of {image_id, category_id, bbox, score} over the pictures of `root/<split>/`. Boxes stay as
+    they are, also where they reach beyond the picture. Those of other categories, or with a score not above
+    `score_above`, are left out; so are boxes that cover nothing of their picture, with a warning.
 
     Raises ValueError for a missing, damaged or empty file, an entry without these fields or with a number
     that is not finite, an image that the annotation file does not list, and the faults of the split itself.
@@ -42,7 +43,8 @@ def read_detections(file: str | os.PathLike, root: str | os.PathLike, split: str
     if wrong := faults(root, split, skeleton):
         raise ValueError(wrong[0])
     file, folder, (document, annotations) = Path(file), Path(root) / split, load_annotations(root, split)
-    category = next(one for one in document["categories"] if "keypoints" in one)["id"]
+    skeleton = skeleton or of_category(category_of(document), annotations)
+    category = category_of(document)["id"]
     images = {image["id"]: image for image in document["images"]}
     entries = _load_list(file, "detection file")
     if not entries:
@@ -60,8 +62,8 @@ def read_detections(file: str | os.PathLike, root: str | os.PathLike, split: str
                              "that is not finite: correct or remove it")
         image = images[entry["image_id"]]
         if entry["category_id"] == category and entry["score"] > score_above:
-            box = cut_box(entry["bbox"], image["width"], image["height"])
-            (chosen if min(*entry["bbox"][2:], *box[2:]) > 0 else empty).append((row, entry, box))
+            seen = cut_box(entry["bbox"], image["width"], image["height"])
+            (chosen if min(*entry["bbox"][2:], *seen[2:]) > 0 else empty).append((row, entry, entry["bbox"]))
     if empty:
         warnings.warn(f"detection file {file}: {len(empty)} boxes cover nothing of their picture and are "
                       f"left out, first entry {empty[0][0]} (image {empty[0][1]['image_id']})", stacklevel=2)
@@ -108,11 +110,12 @@ def oks_nms(coordinates: np.ndarray, scores: np.ndarray, areas_px2: np.ndarray, 
 
 def to_results(people: People, coordinates: np.ndarray, joint_scores: np.ndarray,
                skeleton: Skeleton = COCO_PERSON, joint_threshold: float = 0.2,
-               nms_threshold: float | None = 0.9, category_id: int = 1,
+               nms_threshold: float | None = 0.9, areas_px2: np.ndarray | None = None,
                scored_joints: Sequence[int] | None = None) -> list[dict]:
     """Predictions as a COCO results list: rescored, and thinned out by OKS-NMS (None: not).
 
     people: whose boxes were used, one row a prediction. coordinates (N, K, 2) px, joint_scores (N, K).
+    areas_px2 (N,): people's sizes for OKS-NMS, those of their crops in HRNet; None for those of their boxes.
     scored_joints: those that the score counts, for data sets that label only some; None for all.
 
     Raises ValueError for coordinates or scores that are not finite, naming the image.
@@ -125,7 +128,7 @@ def to_results(people: People, coordinates: np.ndarray, joint_scores: np.ndarray
                          "the network has diverged, evaluate an earlier checkpoint")
     counted = joint_scores if scored_joints is None else joint_scores[:, list(scored_joints)]
     scores = rescore(counted, people.box_scores, joint_threshold)
-    areas = people.boxes_px[:, 2] * people.boxes_px[:, 3]
+    areas = people.boxes_px[:, 2] * people.boxes_px[:, 3] if areas_px2 is None else areas_px2
     kept = np.arange(len(people))
     if nms_threshold is not None and len(people):
         by_image = np.argsort(people.image_ids, kind="stable")
@@ -133,7 +136,7 @@ def to_results(people: People, coordinates: np.ndarray, joint_scores: np.ndarray
         kept = np.concatenate([rows[oks_nms(coordinates[rows], scores[rows], areas[rows], skeleton.sigmas,
                                             nms_threshold)] for rows in np.split(by_image, starts)])
     keypoints = np.concatenate((coordinates, joint_scores[..., None]), -1).reshape(len(coordinates), -1)
-    return [{"image_id": people.image_ids[row].item(), "category_id": category_id,
+    return [{"image_id": people.image_ids[row].item(), "category_id": skeleton.category,
              "keypoints": keypoints[row].tolist(), "score": scores[row].item()} for row in kept]
 
 
@@ -143,22 +146,20 @@ def save_results(results: list[dict], file: str | os.PathLike) -> Path:
     return Path(file)
 
 
-def read_results(file: str | os.PathLike, root: str | os.PathLike, split: str,
+def read_results(file: str | os.PathLike, images: Collection[int], listed_in: Path,
                  skeleton: Skeleton = COCO_PERSON) -> list[dict]:
-    """The entries of a results file over the pictures of `root/<split>/`. Raises ValueError as `evaluate` does."""
-    document, annotations = load_annotations(root, split)
+    """The entries of a results file over pictures with these ids. Raises ValueError as `evaluate` does."""
     found = _load_list(Path(file), "results file")
-    known = {image["id"] for image in document["images"]}
-    _check_results(found, f"results file {file}", known, len(skeleton.names), annotations)
+    _check_results(found, f"results file {file}", images, skeleton, listed_in)
     return found
 
 
 def evaluate(annotation_file: str | os.PathLike, results: list[dict] | str | os.PathLike,
-             skeleton: Skeleton = COCO_PERSON, ids: Sequence[int] | None = None) -> dict[str, float | None]:
+             skeleton: Skeleton | None = None, ids: Sequence[int] | None = None) -> dict[str, float | None]:
     """COCOeval's AP, AP50, AP75, APm, APl and AR (OKS 0.5 to 0.95, at most 20 people a picture).
 
     results: a list in COCO's form, or its JSON file. ids: the annotations to judge by, None for all; the
-    others are left out as if nobody stood there.
+    others are left out as if nobody stood there. Only the category with keypoints counts.
 
     A measure is None when no annotated person belongs to it. No results give 0 and a warning. Raises
     ValueError, naming the image, for numbers that are not finite, a wrong number of keypoints, or an image
@@ -171,16 +172,23 @@ def evaluate(annotation_file: str | os.PathLike, results: list[dict] | str | os.
     document = load_file(file)
     where = "the results" if isinstance(results, list) else f"results file {results}"
     results = results if isinstance(results, list) else _load_list(Path(results), "results file")
-    _check_results(results, where, {image["id"] for image in document["images"]}, len(skeleton.names), file)
+    category = category_of(document)
+    skeleton = skeleton or of_category(category, file)
+    _check_results(results, where, {image["id"] for image in document["images"]}, skeleton, file)
+    document["categories"] = [category]
+    document["annotations"] = [one for one in document["annotations"] if one.get("category_id") == category["id"]]
     if ids is not None:
         wanted = set(np.asarray(ids).tolist())
         document["annotations"] = [one for one in document["annotations"] if one["id"] in wanted]
     for one in document["annotations"]:
-        if "area" not in one:
-            raise ValueError(f"{file}: annotation {one['id']} has no area, which OKS needs: "
-                             "add it, or measure PCK")
         one.setdefault("iscrowd", 0)
-        one.setdefault("num_keypoints", int(np.count_nonzero(one["keypoints"][2::3])))
+        if "num_keypoints" not in one:
+            one["num_keypoints"] = int(np.count_nonzero(one["keypoints"][2::3]))
+        if "area" not in one:
+            if one["num_keypoints"] and not one["iscrowd"]:
+                raise ValueError(f"{file}: annotation {one['id']} has no area, which OKS needs: "
+                                 "add it, or measure PCK")
+            one["area"] = float(np.prod(one.get("bbox", (0, 0, 0, 0))[2:]))  # of one that nobody is compared with
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = document
@@ -225,7 +233,9 @@ def _load_list(file: Path, kind: str) -> list:
     return entries
 
 
-def _check_results(results: list[dict], where: str, known: set, count: int, annotations: Path) -> None:
+def _check_results(results: list[dict], where: str, known: Collection[int], skeleton: Skeleton,
+                   annotations: Path) -> None:
+    count = len(skeleton.names)
     for row, one in enumerate(results):
         if not {"image_id", "category_id", "keypoints", "score"} <= one.keys():
             raise ValueError(f"{where}: entry {row} lacks image_id, category_id, keypoints or score: "
@@ -234,6 +244,9 @@ def _check_results(results: list[dict], where: str, known: set, count: int, anno
         if one["image_id"] not in known:
             raise ValueError(f"{name} is of an image that {annotations} does not list: "
                              "take the results of this split")
+        if one["category_id"] != skeleton.category:
+            raise ValueError(f"{name} is of category {one['category_id']}, the keypoints of {annotations} are of "
+                             f"category {skeleton.category}: write that number, or take the results of this data set")
         if len(one["keypoints"]) != 3 * count:
             raise ValueError(f"{name} has {len(one['keypoints'])} keypoint numbers, not 3 x {count}: "
                              "use the skeleton that the results were made with")

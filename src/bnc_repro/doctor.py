@@ -99,9 +99,6 @@ def _check_split(folder, split, notes):
         document, file = keypoints.load_annotations(folder, split)
     except ValueError as error:
         return [str(error)]
-    names = tuple(next(one["keypoints"] for one in document["categories"] if "keypoints" in one))
-    # Only the number of joints counts here.
-    skeleton = keypoints.Skeleton(names, flip_pairs=(), sigmas=(0.1,) * len(names))
     findings = []
     for part in ("images", "annotations"):
         incomplete = sum("id" not in one for one in document[part])
@@ -110,7 +107,7 @@ def _check_split(folder, split, notes):
         used = Counter(one["id"] for one in document[part])
         findings += [f"{file}: id {one} is used by {times} {part}: give each a number of its own"
                      for one, times in used.items() if times > 1]
-    findings += keypoints.faults(folder, split, skeleton)
+    findings += keypoints.faults(folder, split)
 
     listed = [one for one in document["images"] if {"file_name", "width", "height"} <= one.keys()]
     present = [one for one in listed if (folder / split / one["file_name"]).is_file()]

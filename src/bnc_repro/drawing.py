@@ -1,6 +1,6 @@
 """People and their skeletons, drawn on their pictures: a row's examples, their heatmaps, or any results file.
 
-Coloured limbs are predictions (orange: left, cyan: right, pink: across the body), white dots the true joints.
+Coloured limbs are predictions (orange: left, cyan: right, pink: across the body), thin white ones with dots the truth.
 """
 
 import math
@@ -11,27 +11,35 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from . import coco_eval, config, keypoints
-from .keypoints import COCO_PERSON
 from .pictures import read
+from .skeleton import COCO_PERSON, Skeleton, of_category
 
+SPLIT = "val2017"
 MARGIN_PX = 6
 
 
-def skeleton(ax: Axes, points: np.ndarray, drawn: np.ndarray) -> None:
-    """The limbs between joints that are both `drawn` (17,), at `points` (17, 2) px."""
-    for a, b in COCO_PERSON.links:
+def limbs(ax: Axes, skeleton: Skeleton, points: np.ndarray, drawn: np.ndarray) -> None:
+    """The limbs between joints that are both `drawn` (K,), at `points` (K, 2) px."""
+    left, right = (set(side) for side in zip(*skeleton.flip_pairs, strict=True)) if skeleton.flip_pairs else ((), ())
+    for a, b in skeleton.links:
         if drawn[a] and drawn[b]:
-            colour = "tab:orange" if (a % 2 and b % 2) else "tab:cyan" if not (a % 2 or b % 2) else "tab:pink"
+            colour = "tab:orange" if {a, b} <= set(left) else "tab:cyan" if {a, b} <= set(right) else "tab:pink"
             ax.plot(points[[a, b], 0], points[[a, b], 1], color="black", linewidth=4)
             ax.plot(points[[a, b], 0], points[[a, b], 1], color=colour, linewidth=2)
 
 
 def people(row: dict, axes: np.ndarray) -> np.ndarray:
-    """The row's example people, worst to best by OKS: predicted skeleton, and true joints."""
+    """The row's example people, worst to best by OKS: predicted skeleton, and the true one."""
+    root = config.make(**row["recipe"]).data.folder
+    document, file = keypoints.load_annotations(root, SPLIT)
+    skeleton = of_category(keypoints.category_of(document), file)
     for ax, person in zip(axes.flat, row["examples"], strict=False):
-        picture = _picture(ax, row, person)
+        picture = _picture(ax, root, person)
         points, true, visible = (np.array(person[key]) for key in ("keypoints", "true", "visible"))
-        skeleton(ax, points, visible > 0)
+        limbs(ax, skeleton, points, visible > 0)
+        for a, b in skeleton.links:
+            if visible[a] and visible[b]:
+                ax.plot(true[[a, b], 0], true[[a, b], 1], color="white", linewidth=1)
         ax.plot(*true[visible > 0].T, "o", color="white", markeredgecolor="black", markersize=5)
         _close_up(ax, person["box"], picture.size)
         ax.set_title(f"OKS {person['oks']:.2f}", fontsize=10)
@@ -41,10 +49,11 @@ def people(row: dict, axes: np.ndarray) -> np.ndarray:
 def heatmaps(row: dict, axes: np.ndarray) -> np.ndarray:
     """Where the network believes joints to be: the highest of its heatmaps over the crop it saw, people spread from
     the worst to the best."""
+    root = config.make(**row["recipe"]).data.folder
     chosen = np.linspace(0, len(row["examples"]) - 1, axes.size).round().astype(int)
     for ax, place in zip(axes.flat, chosen, strict=True):
         person = row["examples"][place]
-        picture = _picture(ax, row, person)
+        picture = _picture(ax, root, person)
         x, y, width, height = person["crop"]
         heat = np.array(person["heat"])
         ax.imshow(heat, extent=(x, x + width, y + height, y), cmap="inferno", alpha=0.6, interpolation="bilinear")
@@ -54,17 +63,18 @@ def heatmaps(row: dict, axes: np.ndarray) -> np.ndarray:
 
 
 def results(
-    file: str | Path, root: str | Path, split: str = "val2017", count: int = 12, above: float = 0.2
+    file: str | Path, root: str | Path, split: str = SPLIT, count: int = 12, above: float = 0.2
 ) -> plt.Figure:
-    """The people of any results file in COCO's form over the pictures of `root/<split>/`, a panel a picture: `count`
-    pictures spread over the file from low to high scores; joints with a score above `above`.
+    """The people of any results file in COCO's form, a panel a picture: `count` pictures spread over the file from low
+    to high scores; joints with a score above `above`. root: a data set with annotations and `<split>/`, or a bare
+    folder of pictures with COCO's names, the image's id in twelve digits (then keypoints are COCO's).
 
-    Raises ValueError for a file or a data set that is missing, damaged or empty, and for images that do not fit.
+    Raises ValueError for a file or a folder that is missing, damaged or empty, and for images that do not fit.
     """
-    found = coco_eval.read_results(file, root, split)
+    folder, names, skeleton, listed_in = _pictures(Path(root), split)
+    found = coco_eval.read_results(file, names, listed_in, skeleton)
     if not found:
         raise ValueError(f"results file {file} holds no person: there is nothing to draw")
-    names = {image["id"]: image["file_name"] for image in keypoints.load_annotations(root, split)[0]["images"]}
     by_image: dict[int, list[dict]] = {}
     for one in sorted(found, key=lambda one: one["score"]):
         by_image.setdefault(one["image_id"], []).append(one)
@@ -76,16 +86,29 @@ def results(
     for ax in axes.flat:
         ax.axis("off")
     for ax, image in zip(axes.flat, chosen, strict=False):
-        ax.imshow(read(Path(root) / split / names[image]))
+        ax.imshow(read(folder / names[image]))
         for one in by_image[image]:
             points = np.array(one["keypoints"]).reshape(-1, 3)
-            skeleton(ax, points[:, :2], points[:, 2] > above)
+            limbs(ax, skeleton, points[:, :2], points[:, 2] > above)
         ax.set_title(f"{names[image]}: {max(one['score'] for one in by_image[image]):.2f}", fontsize=9)
     return figure
 
 
-def _picture(ax: Axes, row: dict, person: dict):
-    picture = read(config.make(**row["recipe"]).data.folder / "val2017" / person["image"])
+def _pictures(root: Path, split: str) -> tuple[Path, dict[int, str], Skeleton, Path]:
+    """The folder of the pictures, their names by id, the skeleton, and where that was read."""
+    if not (root / "annotations").is_dir():
+        names = {int(path.stem): path.name for path in sorted(root.glob("*")) if path.stem.isdecimal()}
+        if not names:
+            raise ValueError(f"{root} has neither annotations/ nor pictures named by their ids: name a data set in "
+                             "COCO's form, or a folder of its pictures")  # fmt: skip
+        return root, names, COCO_PERSON, root
+    document, file = keypoints.load_annotations(root, split)
+    names = {image["id"]: image["file_name"] for image in document["images"]}
+    return root / split, names, of_category(keypoints.category_of(document), file), file
+
+
+def _picture(ax: Axes, root: Path, person: dict):
+    picture = read(root / SPLIT / person["image"])
     ax.imshow(picture)
     return picture
 

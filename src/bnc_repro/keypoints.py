@@ -5,7 +5,7 @@ SimpleBaseline (arXiv 1804.06208) and HRNet (1902.09212). The authors released n
 the usual implementations: one scale on both axes of a crop in UDP's units too, and draws that depend on seed,
 epoch and person alone. Heatmaps are made and read in `pictures`, whose names are repeated here.
 
-Any data set of this form works when its own `Skeleton` is passed.
+Any data set of this form works: its file says what its keypoints are (see `skeleton`).
 
 Legend: N people, K keypoints, H, W crop size in px. Sizes are (height, width); points are (x, y), counted
 from pixel centres; boxes are x, y, width, height.
@@ -25,47 +25,9 @@ from torch.utils.data import Dataset
 
 from . import pictures
 from .pictures import Augmentation, cut_box, decode, encode, flip_back, to_image  # noqa: F401  for users too
+from .skeleton import COCO_PERSON, Skeleton, of_category
 
 PADDING = 1.25
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """What a data set's keypoints are. Indices count from 0; `upper` are the joints of the upper body, for
-    the half-body augmentation. Raises ValueError when the parts do not fit together."""
-
-    names: tuple[str, ...]
-    flip_pairs: tuple[tuple[int, int], ...]
-    sigmas: tuple[float, ...]
-    links: tuple[tuple[int, int], ...] = ()
-    upper: tuple[int, ...] = ()
-
-    def __post_init__(self):
-        if len(self.sigmas) != len(self.names):
-            raise ValueError(f"skeleton has {len(self.names)} names and {len(self.sigmas)} sigmas: "
-                             "give one for each joint")
-        paired = [joint for pair in self.flip_pairs for joint in pair]
-        if len(set(paired)) != len(paired) or not set(paired) <= set(range(len(self.names))):
-            raise ValueError(f"flip_pairs {self.flip_pairs} name a joint twice or one outside "
-                             f"0..{len(self.names) - 1}: each joint has one partner at most")
-
-    @property
-    def mirrored(self) -> list[int]:
-        """For each joint the one that takes its place in a mirror image (K,)."""
-        partner = {a: b for pair in self.flip_pairs for a, b in (pair, pair[::-1])}
-        return [partner.get(joint, joint) for joint in range(len(self.names))]
-
-
-COCO_PERSON = Skeleton(
-    names=("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-           "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
-           "right_knee", "left_ankle", "right_ankle"),
-    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
-    sigmas=(.026, .025, .025, .035, .035, .079, .079, .072, .072, .062, .062, .107, .107, .087, .087, .089,
-            .089),
-    links=((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
-           (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
-    upper=tuple(range(11)))
 
 
 @dataclass(frozen=True)
@@ -75,7 +37,7 @@ class People:
     paths: np.ndarray  # (N,) pictures, str
     image_ids: np.ndarray  # (N,)
     ids: np.ndarray  # (N,) of the annotations
-    boxes_px: np.ndarray  # (N, 4) x, y, width, height, cut at the picture's edge
+    boxes_px: np.ndarray  # (N, 4) x, y, width, height; true boxes are cut at the picture's edge
     joints_px: np.ndarray  # (N, K, 2)
     visible: np.ndarray  # (N, K) 0 unlabelled, 1 occluded, 2 visible
     areas_px2: np.ndarray  # (N,) of the segment; nan where the file gives none
@@ -116,21 +78,31 @@ def load_file(file: Path) -> dict:
     return document
 
 
-def faults(root: str | os.PathLike, split: str, skeleton: Skeleton = COCO_PERSON) -> list[str]:
+def category_of(document: dict) -> dict:
+    """The annotation file's first category with keypoints, the one that everything here is about."""
+    return next(one for one in document["categories"] if "keypoints" in one)
+
+
+def faults(root: str | os.PathLike, split: str, skeleton: Skeleton | None = None) -> list[str]:
     """What would stop or spoil a training, a sentence each, with file, id and remedy. Pictures are looked
     for, not opened. Raises ValueError where the annotation file itself is at fault."""
     return list(_faults(*load_annotations(root, split), Path(root) / split, skeleton))
 
 
-def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton) -> Iterator[str]:
-    category = next(one for one in document["categories"] if "keypoints" in one)
+def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton | None) -> Iterator[str]:
+    category = category_of(document)
+    try:
+        skeleton = skeleton or of_category(category, file)
+    except ValueError as error:
+        yield str(error)
+        return
     count = len(skeleton.names)
     if any("id" not in one for one in [*document["images"], *document["annotations"]]):
         yield f"{file} has images or annotations without an id: give each a number of its own"
         return
     if len(category["keypoints"]) != count:
-        yield (f"{file}: category {category['id']} has {len(category['keypoints'])} keypoints, the skeleton "
-               f"{count}: pass a Skeleton with this data set's names, flip pairs and sigmas")
+        yield (f"{file}: category {category['id']} has {len(category['keypoints'])} keypoints, the skeleton that "
+               f"was passed {count}: pass this data set's own, or none")
         return
     present = set(os.listdir(folder)) if folder.is_dir() else set()
     images = {}
@@ -166,16 +138,16 @@ def _is_person(one: dict) -> bool:
     return labelled > 0 and not one.get("iscrowd", 0)
 
 
-def read_people(root: str | os.PathLike, split: str, skeleton: Skeleton = COCO_PERSON) -> People:
+def read_people(root: str | os.PathLike, split: str, skeleton: Skeleton | None = None) -> People:
     """The people of `root/annotations/person_keypoints_<split>.json`, less crowds and those without any
     labelled keypoint. Raises ValueError with the first of `faults`, and when nobody is left."""
     (document, file), folder = load_annotations(root, split), Path(root) / split
     if wrong := list(_faults(document, file, folder, skeleton)):
         raise ValueError(wrong[0] + (f" ({len(wrong) - 1} more faults like it)" if len(wrong) > 1 else ""))
-    category = next(one for one in document["categories"] if "keypoints" in one)
+    category = category_of(document)
     images = {image["id"]: image for image in document["images"]}
     chosen = [one for one in document["annotations"]
-              if one["category_id"] == category["id"] and _is_person(one)]
+              if one.get("category_id") == category["id"] and _is_person(one)]
     if not chosen:
         raise ValueError(f"{file} has no person with a labelled keypoint, crowds aside: take another split")
     pictured = [images[one["image_id"]] for one in chosen]
@@ -198,6 +170,7 @@ class PersonCrops(Dataset):
     `set_epoch`'s seed and epoch and on i alone, so neither workers nor a resume change them. limit: the first
     so many people (judge them with `evaluate(..., ids=crops.people.ids)`). cache: keep decoded pictures, or the
     crops where they never vary, up to `cache_mib` in each process. people: rows in place of the annotated ones.
+    skeleton: the annotation file's own unless given; COCO's where `people` are given.
 
     An item: `image` uint8 (3, H, W); `joints` float32 (K, 2) crop px; `visible` float32 (K,), 0 where
     unlabelled or outside the crop; `matrix` float32 (2, 3), crop px to picture px; `index` int64 ().
@@ -207,13 +180,17 @@ class PersonCrops(Dataset):
 
     def __init__(self, root: str | os.PathLike, split: str, size: tuple[int, int],
                  augment: bool | Augmentation = False, limit: int | None = None,
-                 skeleton: Skeleton = COCO_PERSON, cache: bool = True, unbiased: bool = True,
+                 skeleton: Skeleton | None = None, cache: bool = True, unbiased: bool = True,
                  cache_mib: int = 2048, people: People | None = None):
-        people = read_people(root, split, skeleton) if people is None else people
+        if people is None:
+            people = read_people(root, split, skeleton)
+            document, file = load_annotations(root, split)
+            skeleton = skeleton or of_category(category_of(document), file)
+        skeleton = skeleton or COCO_PERSON
         if limit is not None and limit < 1:
             raise ValueError(f"limit {limit} leaves no person: give a number above 0, or None for all")
         self.people = people.take(range(min(limit or len(people), len(people))))
-        self.size, self.skeleton, self.unbiased = size, skeleton, unbiased
+        self.root, self.size, self.skeleton, self.unbiased = root, size, skeleton, unbiased
         self.augmentation = Augmentation() if augment is True else augment or None
         self._mirrored = np.array(skeleton.mirrored)
         self._upper = np.isin(np.arange(len(skeleton.names)), skeleton.upper)
@@ -230,6 +207,12 @@ class PersonCrops(Dataset):
 
     def __len__(self) -> int:
         return len(self.people)
+
+    def areas_px2(self) -> np.ndarray:
+        """What each person's upright crop covers of the picture, (N,)."""
+        height, width = np.array(self.size) - self.unbiased
+        across = np.maximum(self.people.boxes_px[:, 2], self.people.boxes_px[:, 3] * width / height) * PADDING
+        return across**2 * height / width
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: value[0] for name, value in self.batch([index]).items()}

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from .figures import PARTS, SCALE, Canvas, draw_figure, hsv, is_seen, new_figure, shade
-from .keypoints import COCO_PERSON
+from .skeleton import COCO_PERSON
 
 FIRST_ID = {"train2017": 1, "val2017": 1_000_001}  # as in COCO, no picture's number is in both splits
 SIZES_PX = ((240, 176), (176, 240), (208, 208))  # width, height

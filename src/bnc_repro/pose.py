@@ -1,11 +1,16 @@
 """The task of pose estimation: crops of people, heatmaps, and COCO's average precision, with true boxes and with a
 detector's where a file of them is given (its metrics end in _detected, the two are never mixed).
 
+Where HRNet's code differs: a half body is centred on its joints' box, not their mean, and joints outside the crop get
+no target, where a Gaussian's tail might still reach in.
+
 Loss: half the mean squared error of the heatmaps; with a teacher, the share `distillation` of it is taken
 against the teacher's heatmaps. Prediction: flip test, sub-pixel decoding, OKS rescoring and OKS-NMS.
 Legend: N people, K keypoints, h and w of heatmaps (a quarter of the crop).
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,12 +24,14 @@ from .losses import heatmap_cross_entropy, heatmap_loss
 from .metrics import pck
 from .pictures import read
 from .posenets import POSENETS
+from .skeleton import COCO_PERSON, Skeleton, of_category
 from .task import Task, build_network
 from .train import loader
 
 TRAIN, VALIDATION = "train2017", "val2017"
 EVALUATION_BATCH = 128
 EXAMPLES = 12
+CACHE_MIB = 2048  # of decoded pictures, in all loading processes together
 LOSSES = {"squares": heatmap_loss, "cross_entropy": heatmap_cross_entropy}
 # channel means and deviations of ImageNet's pixels, 0..255
 MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -39,24 +46,28 @@ class Crops(keypoints.PersonCrops):
 
 def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None) -> Task:
     """The task of a recipe. Raises ValueError for missing or faulty data, before anything is trained."""
-    options = {"size": recipe.data.image_size, "unbiased": recipe.pose.unbiased}
+    cache_mib = CACHE_MIB // max(1, recipe.data.workers)  # each worker has its own
+    options = {"size": recipe.data.image_size, "unbiased": recipe.pose.unbiased, "cache_mib": cache_mib}
     root = recipe.data.folder
     people = Crops(
         root, TRAIN, augment=recipe.data.augment == "pose", limit=recipe.data.train_limit or None, **options
     )
     judged = Crops(root, VALIDATION, **options)
+    if people.skeleton != judged.skeleton:
+        raise ValueError(f"the categories of {TRAIN} and {VALIDATION} in {root}/annotations differ: use one in both")
     names = people.skeleton.names
     heatmap_size = tuple(side // 4 for side in recipe.data.image_size)
+    _check_measures(recipe, judged)
 
     detected = None
     if recipe.pose.detections:
         boxes = coco_eval.read_detections(recipe.pose.detections, root, VALIDATION)
-        detected = Crops(root, VALIDATION, people=boxes, **options)
+        detected = Crops(root, VALIDATION, people=boxes, skeleton=judged.skeleton, **options)
 
-    def evaluate(network: nn.Module) -> dict:
-        found = judge(root, judged, *predict(network, judged, recipe, device))
+    def evaluate(predicted: Callable[[Crops], tuple[np.ndarray, np.ndarray]]) -> dict:
+        found = judge(root, judged, *predicted(judged))
         if detected is not None:
-            with_detector = average_precision(root, detected, *predict(network, detected, recipe, device))
+            with_detector = average_precision(root, detected, *predicted(detected))
             found |= {f"{name}_detected": value for name, value in with_detector.items()}
         return found
 
@@ -72,15 +83,16 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
 
     if recipe.network == "mean_pose":
         mean = keypoints.mean_pose(people.people)
-        guess = keypoints.predict_mean_pose(mean, judged.people)
-        certain = np.ones(guess.shape[:2])
+
+        def guess(crops: Crops) -> tuple[np.ndarray, np.ndarray]:
+            points = keypoints.predict_mean_pose(mean, crops.people)
+            return points, np.ones(points.shape[:2])
+
         return Task(
-            nn.Identity(), None, None, lambda _: judge(root, judged, guess, certain), recipe.pose.headline, names,
-            examples=lambda _: [one for one in some_people(judged, guess) if one.pop("row") >= 0],
+            nn.Identity(), None, None, lambda _: evaluate(guess), recipe.pose.headline, names,
+            examples=lambda _: [one for one in some_people(judged, guess(judged)[0]) if one.pop("row") >= 0],
         )  # fmt: skip
 
-    if recipe.pose.headline == "PCK" and not torsos_px(judged.people, names)[1].any():
-        raise ValueError(f"recipe key pose.headline is PCK, but nobody in {root} has a labelled torso; take AP")
     compare = LOSSES[recipe.pose.loss]
 
     def loss(network: nn.Module, batch: dict) -> Tensor:
@@ -101,7 +113,28 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         return normalise(judged.batch(range(min(8, len(judged))))["image"].to(device))
 
     network = make_network(recipe, len(names)).to(device, memory_format=torch.channels_last)
-    return Task(network, people, loss, evaluate, recipe.pose.headline, names, sample, examples)
+    return Task(
+        network, people, loss, lambda network: evaluate(lambda crops: predict(network, crops, recipe, device)),
+        recipe.pose.headline, names, sample, examples,
+    )  # fmt: skip
+
+
+def _check_measures(recipe: Recipe, judged: Crops) -> None:
+    """Raises ValueError where the validation people cannot be judged by what the recipe asks for."""
+    where = judged.root
+    if recipe.pose.headline == "PCK":
+        if not torsos_px(judged.people, judged.skeleton.names)[1].any():
+            raise ValueError(f"recipe key pose.headline is PCK, but nobody in {where} has a labelled torso; take AP")
+    elif not has_areas(judged.people):
+        raise ValueError(f"recipe key pose.headline is AP, but people in {where} have no area, which OKS needs: "
+                         "add areas, or take PCK")  # fmt: skip
+    if recipe.pose.detections and not has_areas(judged.people):
+        raise ValueError(f"recipe key pose.detections asks for AP, but people in {where} have no area: leave it out")
+
+
+def has_areas(people: keypoints.People) -> bool:
+    """Whether OKS and AP can be computed: every person has an area."""
+    return not np.isnan(people.areas_px2).any()
 
 
 def make_network(recipe: Recipe, num_keypoints: int) -> nn.Module:
@@ -150,29 +183,45 @@ def predict(network: nn.Module, crops: Crops, recipe: Recipe, device: torch.devi
 
 def predict_pictures(network: nn.Module, recipe: Recipe, files: list[Path], device: torch.device) -> list:
     """For each picture file, whose whole extent is taken as one person's box: [x px, y px, score] per keypoint."""
-    found = []
+    skeleton, found = _skeleton_of(recipe, network.heatmaps.out_channels), []
+    count = len(skeleton.names)
     for file in files:
         width, height = read(file).size
         one = keypoints.People(
             paths=np.array([str(file)]), image_ids=np.array([0]), ids=np.array([0]),
-            boxes_px=np.array([[0.0, 0.0, width, height]]), joints_px=np.zeros((1, 17, 2)),
-            visible=np.zeros((1, 17), np.int64), areas_px2=np.array([float(width * height)]),
+            boxes_px=np.array([[0.0, 0.0, width, height]]), joints_px=np.zeros((1, count, 2)),
+            visible=np.zeros((1, count), np.int64), areas_px2=np.array([float(width * height)]),
             picture_sizes=np.array([[height, width]]), box_scores=np.ones(1),
         )  # fmt: skip
-        crops = Crops("", VALIDATION, recipe.data.image_size, unbiased=recipe.pose.unbiased, people=one)
+        crops = Crops("", VALIDATION, recipe.data.image_size, unbiased=recipe.pose.unbiased, people=one,
+                      skeleton=skeleton)  # fmt: skip
         points, scores = predict(network, crops, recipe, device)
         found.append(np.concatenate((points[0], scores[0][:, None]), 1).round(2).tolist())
     return found
 
 
+def _skeleton_of(recipe: Recipe, count: int) -> Skeleton:
+    """What the recipe's data set says its keypoints are; COCO's where that is not here and there are 17 of them."""
+    try:
+        document, file = keypoints.load_annotations(recipe.data.folder, VALIDATION)
+        return of_category(keypoints.category_of(document), file)
+    except ValueError as error:
+        if count == len(COCO_PERSON.names):
+            return COCO_PERSON
+        raise ValueError(f"the network has {count} keypoints, and which of them a mirror exchanges is said where it "
+                         f"was trained: {error}") from error  # fmt: skip
+
+
 def judge(root: Path, crops: Crops, points: np.ndarray, scores: np.ndarray) -> dict:
-    """COCOeval's six numbers for predictions made in the people's true boxes; PCK, the share of joints within 0.2
-    torsos (left shoulder to right hip) of the truth over the people whose torso is labelled, if joints are so named;
-    and by keypoint the mean similarity to the truth, OKS of that joint alone."""
-    found, people = average_precision(root, crops, points, scores), crops.people
-    each = coco_eval.similarity(people, points, crops.skeleton)[1]
-    named = zip(crops.skeleton.names, each.tolist(), strict=True)
-    found["by_keypoint"] = {name: round(value, 4) for name, value in named if value == value}  # nan: nobody has it
+    """COCOeval's six numbers for predictions made in the people's true boxes, and by keypoint the mean similarity to
+    the truth, OKS of that joint alone, where the people have areas; PCK, the share of joints within 0.2 torsos (left
+    shoulder to right hip) of the truth over the people whose torso is labelled, if joints are so named."""
+    found, people = {}, crops.people
+    if has_areas(people):
+        found = average_precision(root, crops, points, scores)
+        each = coco_eval.similarity(people, points, crops.skeleton)[1]
+        named = zip(crops.skeleton.names, each.tolist(), strict=True)
+        found["by_keypoint"] = {name: round(value, 4) for name, value in named if value == value}  # nan: nobody has it
     lengths_px, whole = torsos_px(people, crops.skeleton.names)
     if whole.any():
         found["PCK"] = pck(points[whole], people.joints_px[whole], people.visible[whole], lengths_px[whole])
@@ -190,9 +239,13 @@ def torsos_px(people: keypoints.People, names: tuple[str, ...]) -> tuple[np.ndar
 
 def average_precision(root: Path, crops: Crops, points: np.ndarray, scores: np.ndarray) -> dict:
     """COCOeval's six numbers for predictions made in the boxes of `crops`, true or a detector's."""
-    results = coco_eval.to_results(crops.people, points, scores, crops.skeleton)
     annotations = root / "annotations" / f"person_keypoints_{VALIDATION}.json"
-    return coco_eval.evaluate(annotations, results, crops.skeleton)
+    return coco_eval.evaluate(annotations, to_results(crops, points, scores), crops.skeleton)
+
+
+def to_results(crops: Crops, points: np.ndarray, scores: np.ndarray) -> list[dict]:
+    """Predictions as COCO's results; people who are one person twice are told by the size of their crops."""
+    return coco_eval.to_results(crops.people, points, scores, crops.skeleton, areas_px2=crops.areas_px2())
 
 
 def crop_box_px(matrix: Tensor, size: tuple[int, int]) -> list[float]:
@@ -205,13 +258,14 @@ def crop_box_px(matrix: Tensor, size: tuple[int, int]) -> list[float]:
 def write_results(network: nn.Module, recipe: Recipe, root: Path, file: Path, device: torch.device) -> Path:
     """The network's predictions for the validation people of `root` in their true boxes, as COCO's results file."""
     judged = Crops(root, VALIDATION, size=recipe.data.image_size, unbiased=recipe.pose.unbiased)
-    points, scores = predict(network, judged, recipe, device)
-    return coco_eval.save_results(coco_eval.to_results(judged.people, points, scores, judged.skeleton), file)
+    return coco_eval.save_results(to_results(judged, *predict(network, judged, recipe, device)), file)
 
 
 def some_people(crops: Crops, points: np.ndarray) -> list[dict]:
-    """The worst, the best and some people between them, by OKS: what a figure needs to draw them."""
-    similarity, _ = coco_eval.similarity(crops.people, points, crops.skeleton)
+    """The worst, the best and some people between them, by OKS (by their boxes' areas where people have none): what a
+    figure needs to draw them."""
+    areas = np.where(np.isnan(crops.people.areas_px2), crops.people.boxes_px[:, 2:].prod(1), crops.people.areas_px2)
+    similarity, _ = coco_eval.similarity(replace(crops.people, areas_px2=areas), points, crops.skeleton)
     order = np.argsort(similarity, kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).round().astype(int)]
     people = crops.people
