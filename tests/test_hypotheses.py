@@ -160,7 +160,22 @@ def test_the_papers_claims_follow_the_same_tests():
 
 
 def of_data(made):
-    return [row | {"recipe": {"data": {"root": "folder/data"}}, "device": "device"} for row in made]
+    """The rows with what the verdict reads beside their numbers."""
+    recipe = {"data": {"root": "folder/data"}, "weight_binarizer": None}
+    return [row | {"recipe": recipe | {"weight_binarizer": row["arm"] if row["arm"] != "float" else None},
+                   "device": "device", "profile": "sample"} for row in made]  # fmt: skip
+
+
+def test_only_the_papers_scale_says_reproduced():
+    """The best binary arm reaches 65.7, or does not; a float one does not count; smaller scales decide nothing."""
+    def said(profile, **values):
+        own = [row | {"profile": profile} for row in of_data(rows(values))]
+        return verdict.table(own, [], [])["verdict"][0]
+
+    assert said("paper", ste=[60.0], float=[70.0], official=[65.8], binary=[64.0]) == "reproduced by official"
+    assert said("paper", ste=[60.0], float=[70.0], official=[63.2], binary=[64.0]) == "not reproduced by binary"
+    assert said("gpu", ste=[60.0], float=[70.0], official=[65.8]).startswith("undecided at this scale")
+    assert said("paper", float=[70.0]) == "no binary network finished"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnc_repro import checkpoint, config, drawing, pose, run
+from bnc_repro import checkpoint, config, drawing, pose, report, run
 from bnc_repro.classifiers import CLASSIFIERS
 from bnc_repro.keypoints import read_people
 
@@ -124,6 +124,7 @@ def test_people_without_areas_are_judged_by_pck(tmp_path):
     row = run.run(recipe(data={"root": root}, pose={"headline": "PCK"}), tmp_path / "runs")
     assert "AP" not in row["metrics"]
     assert row["metrics"]["PCK"] > 0
+    assert list(report.parts([row | {"arm": "ste"}], ["AP", "PCK", "APl"]).columns) == ["PCK"]
     assert row["examples"][0]["oks"] <= row["examples"][-1]["oks"]
     with pytest.raises(ValueError, match="have no area, which OKS needs: add areas, or take PCK"):
         run.run(recipe(data={"root": root}), tmp_path / "runs")

@@ -120,10 +120,14 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def parts(rows: list[dict], metrics: list[str]) -> pd.DataFrame:
-    """Mean over the seeds of several metrics, one line per arm."""
-    columns = {metric: by_arm(rows, metric) for metric in metrics}
-    made = {metric: {arm: np.mean(list(seeds.values())) for arm, seeds in column.items() if seeds}
-            for metric, column in columns.items()}  # fmt: skip
+    """Mean over the seeds of several metrics, one line per arm; none for a metric that a row lacks, as where nobody of
+    that size is annotated."""
+    made: dict[str, dict[str, float]] = {}
+    for metric in metrics:
+        for arm in dict.fromkeys(row["arm"] for row in rows):
+            found = [row["metrics"].get(metric) for row in rows if row["arm"] == arm and row["status"] == "finished"]
+            if found and None not in found:
+                made.setdefault(metric, {})[arm] = float(np.mean(found))
     return plain(pd.DataFrame(made).rename_axis("arm"), 3)
 
 
