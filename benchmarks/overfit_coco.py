@@ -19,6 +19,8 @@ RECIPE = {
     "evaluate_every": 20,
     "pose": {"sigma_px": 1.0, "loss": "cross_entropy", "flip_test": False},  # no flipped picture was learnt by heart
 }  # fmt: skip
+FLOAT = {"weight_binarizer": None, "activation_binarizer": None}
+ARMS = {"mean pose": {"network": "mean_pose", **FLOAT}, "float": FLOAT, "binary": {}}
 
 
 def main() -> None:
@@ -26,7 +28,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--size", type=int, nargs=2, default=(128, 96), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--names", nargs="+", choices=("float", "binary"), default=("float", "binary"))
+    parser.add_argument("--names", nargs="+", choices=ARMS, default=tuple(ARMS))
     options = parser.parse_args()
     source = options.folder.resolve()
     with tempfile.TemporaryDirectory() as folder:
@@ -39,8 +41,7 @@ def main() -> None:
         lines = ["| network | AP | AP50 | epochs | seconds | device |", "| --- | --- | --- | --- | --- | --- |"]
         for name in options.names:
             data = {"root": folder, "kind": "coco", "image_size": list(options.size)}
-            own = {"epochs": options.epochs, "data": data}
-            own |= {"weight_binarizer": None, "activation_binarizer": None} if name == "float" else {}
+            own = {"epochs": options.epochs, "data": data, **ARMS[name]}
             row = run.run(config.make(**config.merged(RECIPE, own)), root / "runs")
             lines.append(f"| {name} | {row['metrics']['AP']:.3f} | {row['metrics']['AP50']:.3f} | {options.epochs} "
                          f"| {row['seconds']:.0f} | {row['device']} |")  # fmt: skip

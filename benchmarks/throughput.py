@@ -31,7 +31,10 @@ from bnc_repro.straight_through import Binarizer
 from bnc_repro.train import loader
 
 CONTESTANTS = ("float", "binary", "binary, teacher", "released, teacher")
-EPOCH_IMAGES, EPOCHS = 1_281_167, 120  # ILSVRC 2012 and the released recipe
+WHOLE = {  # kind of data: items of an epoch, epochs, what that is
+    "imagefolder": (1_281_167, 120, "the ImageNet run of the profile paper, ILSVRC 2012's images"),
+    "coco": (149_813, 210, "the pose run of the profile paper, the people of COCO train2017"),
+}
 SETTINGS = {  # network: its data's kind, image size, augmentation
     "resnet20": ("fashion_mnist", (28, 28), "none"),
     "bireal18": ("imagefolder", (224, 224), "crop"),
@@ -181,22 +184,23 @@ def main() -> None:
         peaks[name] = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     found = measure(names, options, device)
     device_name = _device_name(device)
+    each, epochs, said = WHOLE.get(kind, (0, 0, ""))
     lines = [
         f"# Training throughput of {options.network}, batch {options.batch_size}", "",
         f"{device_name}, torch {torch.__version__}: median of {options.turns} turns of {options.steps} steps (lowest, "
-        f"highest), {options.workers} loading processes. " + ("The last two columns are a run of "
-        f"{EPOCHS} epochs of ImageNet's {EPOCH_IMAGES:,} images at this rate on this device." if pictures else ""), "",
-        "| network | images/s | waiting for data | peak memory, MiB |" + (" days | device-hours |" if pictures else ""),
-        "| --- | --- | --- | --- |" + (" --- | --- |" if pictures else ""),
+        f"highest), {options.workers} loading processes. " + (f"The last two columns are {said} "
+        f"({each:,} x {epochs} epochs) at this rate on this device." if each else ""), "",
+        "| network | images/s | waiting for data | peak memory, MiB |" + (" days | device-hours |" if each else ""),
+        "| --- | --- | --- | --- |" + (" --- | --- |" if each else ""),
     ]  # fmt: skip
     for name in names:
         rates = [options.batch_size / seconds for seconds, _ in found[name]]
         rate = statistics.median(rates)
         waiting = sum(waited for _, waited in found[name]) / sum(seconds for seconds, _ in found[name])
-        hours = EPOCH_IMAGES * EPOCHS / rate / 3600
+        hours = each * epochs / rate / 3600
         line = f"| {name} | {rate:.1f} ({min(rates):.1f}, {max(rates):.1f}) | {100 * waiting:.1f} % "
         line += f"| {peaks[name]:.0f} |"
-        lines.append(line + (f" {hours / 24:,.1f} | {hours:,.0f} |" if pictures else ""))
+        lines.append(line + (f" {hours / 24:,.1f} | {hours:,.0f} |" if each else ""))
     print("\n".join(lines))
     slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
     target = Path(__file__).with_suffix(f".{options.network}.{slug}.md")
