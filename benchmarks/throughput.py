@@ -2,7 +2,8 @@
 
 Whole training steps fed by the project's own loader: the float twin, our binary network, the same with the released
 recipe's teacher, and a plain reimplementation of the released step, which evaluates its classifier weight by weight.
-Contestants take turns; a turn is a few steps. Waiting is the time in which a step stands still for its images.
+Contestants take turns; a turn is a few steps with a loader of its own, after one that is not timed: what others leave
+in a queue is nobody's. Waiting is the time in which a step stands still for its images.
 
     python benchmarks/throughput.py                                     # ResNet-20 on the embedded images
     python benchmarks/throughput.py --network bireal18 --data FOLDER    # 224 px pictures, FOLDER as ImageNet's
@@ -113,22 +114,23 @@ def measure(names: list[str], options: argparse.Namespace, device: torch.device)
     """(seconds a step, seconds of it waited) of each turn, by contestant."""
     data = load(options, device)
     steps = {name: contestant(name, options.network, data, device) for name in names}
-    count = len(names) * (1 + options.turns * options.steps)
-    batches = fed(data, count, options.batch_size, options.workers, device)
-    for step in steps.values():
-        step(next(batches))
     found = {name: [] for name in names}
     for turn in range(options.turns):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            count = 1 if name.startswith("released") else options.steps  # it waits for nothing, and takes long
+            batches = fed(data, 1 + count, options.batch_size, options.workers, device)
+            steps[name](next(batches))
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             waited, started = 0.0, time.perf_counter()
-            for _ in range(options.steps):
+            for _ in range(count):
                 asked = time.perf_counter()
                 batch = next(batches)
                 waited += time.perf_counter() - asked
                 steps[name](batch)
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            found[name].append(((time.perf_counter() - started) / options.steps, waited / options.steps))
+            found[name].append(((time.perf_counter() - started) / count, waited / count))
     return found
 
 
@@ -173,7 +175,7 @@ def main() -> None:
     pictures = kind == "imagefolder"
     options.batch_size = options.batch_size or BATCHES[kind][device.type == "cuda"]
     options.workers = (0 if kind == "fashion_mnist" else 1) if options.workers is None else options.workers
-    options.steps = options.steps or (10 if kind == "fashion_mnist" else 2)
+    options.steps = options.steps or (10 if kind == "fashion_mnist" else 5)
     names = options.names or list(CONTESTANTS if pictures else CONTESTANTS[:2])
     if options.memory:
         print(memory(options.memory, options, device))

@@ -6,7 +6,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from bnc_repro import doctor, people
+from bnc_repro import config, doctor, images, manifest, people
+from bnc_repro.__main__ import parser
 
 
 @pytest.fixture
@@ -89,6 +90,31 @@ def test_class_folders(classes):
     only(doctor.check_images(classes), str(val / "dog"), "no pictures")
     (val / "dog").rmdir()
     only(doctor.check_images(classes), "class dog", str(val), "add it or remove it")
+
+
+def test_hidden_pictures_and_classes_are_found(classes):
+    """What torchvision reads and a file browser hides: named, as a run would take it for data."""
+    stray = classes / "train" / "cat" / "._0.jpg"
+    stray.write_bytes(b"resource fork")
+    only(doctor.check_images(classes), str(stray), "read as a picture all the same", "remove it")
+    stray.unlink()
+    (classes / "val" / ".ipynb_checkpoints").mkdir()
+    only(doctor.check_images(classes), ".ipynb_checkpoints", "read as a class all the same")
+
+
+def test_a_bad_picture_stays_out_of_the_manifest(classes, capsys):
+    """The command names it, ends with an error, and lists the others, so that a run may do without it."""
+    bad = classes / "train" / "dog" / "1.jpg"
+    bad.write_bytes(b"")
+    options = parser().parse_args(["data", "check", str(classes)])
+    with pytest.raises(SystemExit, match=r"1 to mend \(or allow for unreadable training pictures: data.max_bad_share"):
+        options.function(options)
+    assert str(bad) in capsys.readouterr().out
+    listed = manifest.read(classes)
+    assert "train/dog/1.jpg" not in listed
+    assert "train/dog/0.jpg" in listed
+    data = config.Data(root=str(classes), kind="imagefolder", image_size=(8, 8), max_bad_share=0.5)
+    assert len(images.load(data, train=True)) == sum(name.startswith("train/") for name in listed)
 
 
 def test_missing_annotations_and_pictures(coco):

@@ -30,7 +30,7 @@ def command(*words, **options):
 
 def expected_modules(name, stage):
     """The modules that a stage's command imports, those of its notebook's cells included."""
-    if name == "cells":
+    if name in ("cells", "data"):
         return None
     found = {"__main__"}
     if page := re.match(r"python -m bnc_repro notebook (\S+)", stage["cmd"]):
@@ -45,6 +45,33 @@ def expected_modules(name, stage):
     experiments = SAMPLE if name == "verdict" else [trained.get(name, name)]
     found = found.union(*(run.modules(experiment) for experiment in experiments if experiment in SAMPLE))
     return found | {"tuning", *run.modules("linear_vs_soft")} if name == "tuning" else found
+
+
+def test_stages_notice_other_data(tmp_path):
+    """What `data state` writes for the stages follows the pictures, and names what is not there."""
+    folder, target = tmp_path / "cifar10" / "train" / "cat", tmp_path / "state.json"
+    folder.mkdir(parents=True)
+    found = []
+    for content in (b"one", b"two"):
+        (folder / "0.png").write_bytes(content)
+        done = command("data", "state", "imagenet_resnet", "--profile", "small", "--target", str(target),
+                       env=os.environ | {"BNC_DATA": str(tmp_path)})  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(target.read_text()))
+    assert found[0].keys() == {"$BNC_DATA/cifar10", "$BNC_DATA/tiny-imagenet-40"}
+    assert found[0]["$BNC_DATA/cifar10"] != found[1]["$BNC_DATA/cifar10"]
+    assert found[0]["$BNC_DATA/tiny-imagenet-40"] is None
+
+
+def test_every_trained_stage_depends_on_its_data():
+    """In the profiles that train on a user's data."""
+    for file in STAGE_FILES[1:]:
+        stages = yaml.safe_load(file.read_text())["stages"]
+        for name, stage in stages.items():
+            if "data" in stages and (" run " in stage["cmd"] or " tune " in stage["cmd"] or name in SAMPLE):
+                assert f"runs/{file.parent.name}/data/" in " ".join(stage["deps"]), f"{name} of {file}"
+    assert all("data" in yaml.safe_load((ROOT / "pipelines" / profile / "dvc.yaml").read_text())["stages"]
+               for profile in ("small", "gpu", "paper"))  # fmt: skip
 
 
 @pytest.mark.parametrize("file", STAGE_FILES, ids=lambda file: file.parent.name)

@@ -95,7 +95,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
     from .run import evaluate, load_network
 
-    device = torch.device("cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(json.dumps(evaluate(options.checkpoint, options.data, device), indent=1))
     if options.results:
         from .pose import write_results
@@ -113,7 +113,8 @@ def predict_command(options: argparse.Namespace) -> None:
 
     from .run import predict
 
-    for line in predict(options.checkpoint, options.pictures, torch.device("cpu")):
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for line in predict(options.checkpoint, options.pictures, device):
         print(json.dumps(line))
 
 
@@ -126,7 +127,22 @@ def draw_command(options: argparse.Namespace) -> None:
 
 
 def data_command(options: argparse.Namespace) -> None:
-    """`check` says what is wrong with a folder; `make` makes the embedded data again."""
+    """`check` says what is wrong with a folder; `make` makes the embedded data again; `state` writes for stages what
+    the folders of a profile's experiment hold."""
+    if options.action == "state":
+        from . import provenance
+        from .checkpoint import write_json
+
+        section = config.experiment_section(options.what, options.profile)
+        recipes = [config.recipe(options.what, options.profile, arm) for arm in section["arms"]]
+        folders = {recipe.data.root: recipe.data.folder for recipe in recipes}
+        found = {root: provenance.data_fingerprint(path) if path.is_dir() else None for root, path in folders.items()}
+        target = options.target or f"runs/{options.profile}/data/{options.what}.json"
+        target = config.project_root() / target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, found)
+        print(target)
+        return
     if options.action == "make":
         from . import embedded, people
 
@@ -143,16 +159,20 @@ def data_command(options: argparse.Namespace) -> None:
         raise ValueError(f"there is no folder {folder}; name the one to check")
     kind = options.kind or ("coco" if (folder / "annotations").is_dir() else "imagefolder")
     notes: list[str] = []
-    found = doctor.check_keypoints(folder, notes) if kind == "coco" else doctor.check_images(folder, notes)
+    readable: list[Path] = []
+    if kind == "coco":
+        found = doctor.check_keypoints(folder, notes)
+    else:
+        found = doctor.check_images(folder, notes, readable)
     for sentence in [*(f"note: {note}" for note in notes), *found]:
         print(sentence)
-    if found:
-        sys.exit(f"{folder}: {len(found)} to mend")
-    print(f"{folder}: nothing wrong")
-    if kind == "imagefolder":
+    if readable:
         from . import manifest
 
-        print(manifest.write(folder, doctor.pictures_of(folder)))
+        print(f"{manifest.write(folder, readable)}: {len(readable)} pictures that can be read")
+    if found:
+        sys.exit(f"{folder}: {len(found)} to mend (or allow for unreadable training pictures: data.max_bad_share)")
+    print(f"{folder}: nothing wrong")
 
 
 def list_command(options: argparse.Namespace) -> None:
@@ -231,8 +251,9 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("--split", default="val2017")
     draw.add_argument("--count", type=int, default=12, help="so many pictures")
     data = command("data", data_command)
-    data.add_argument("action", choices=("check", "make"))
-    data.add_argument("what", help="a folder to check; people or fashion-mnist to make")
+    data.add_argument("action", choices=("check", "make", "state"))
+    data.add_argument("what", help="a folder to check; people or fashion-mnist to make; an experiment")
+    data.add_argument("--profile", default="sample", choices=config.PROFILES)
     data.add_argument("--kind", choices=("imagefolder", "coco"))
     data.add_argument("--source", help="the folder of the Debian package's four files")
     data.add_argument("--target", help="where to write, data/... in the clone")

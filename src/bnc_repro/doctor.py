@@ -2,7 +2,7 @@
 
 It opens every picture. `check_images` reads the layout of torchvision's ImageFolder (train/ and val/, a folder
 for each class in both), `check_keypoints` COCO's (annotations/person_keypoints_SPLIT.json and the pictures in
-SPLIT/). Nothing is changed; the command writes a manifest beside class folders without a finding.
+SPLIT/). Nothing is changed; the command writes a manifest of the readable pictures beside class folders.
 
 A finding is something that would stop, spoil or silently shrink a data set. Pictures in CMYK or turned
 by their EXIF tag are read correctly, so they are notes, not findings.
@@ -24,13 +24,14 @@ EXIF_ORIENTATION = 0x0112
 IMAGENET_CLASSES, IMAGENET = 1000, {"train": 1_281_167, "val": 50_000}  # ILSVRC 2012
 
 
-def check_images(folder, notes=None):
+def check_images(folder, notes=None, readable=None):
     """Findings about a classification set; an empty list when there are none.
 
     folder: holds train/ and val/. notes: a list that takes sentences about pictures that are unusual
-    and fine. Raises nothing for bad data.
+    and fine. readable: a list that takes the pictures without a fault. Raises nothing for bad data.
     """
     folder, notes = Path(folder), [] if notes is None else notes
+    readable = [] if readable is None else readable
     missing = [split for split in SPLITS if not (folder / split).is_dir()]
     if missing:
         return [f"{folder / split} is missing: {folder} must hold train/ and val/ "
@@ -41,6 +42,10 @@ def check_images(folder, notes=None):
         if loose:
             findings.append(f"{folder / split} holds {len(loose)} file(s) outside class folders, such as "
                             f"{loose[0].name}: move each into its class's folder (ImageNet: run valprep.sh)")
+        hidden = [path for path in (folder / split).glob(".*") if path.is_dir()]
+        hidden += [path for path in (folder / split).glob("*/**/.*") if path.suffix.lower() in IMG_EXTENSIONS]
+        findings += [f"{path} is hidden, and would be read as a {'class' if path.is_dir() else 'picture'} all the "
+                     "same: remove it (copies from other systems leave such files)" for path in sorted(hidden)]
         classes[split] = {path.name for path in _shown((folder / split).iterdir()) if path.is_dir()}
         if not classes[split]:
             findings.append(f"{folder / split} has no class folders: make one per class, with its pictures")
@@ -63,13 +68,9 @@ def check_images(folder, notes=None):
     if len(classes["train"]) == IMAGENET_CLASSES and counts != IMAGENET:
         notes.append(f"{folder} has {IMAGENET_CLASSES} classes as ImageNet-1k, but {counts['train']:,} training and "
                      f"{counts['val']:,} validation pictures instead of {IMAGENET['train']:,} and {IMAGENET['val']:,}")
-    return findings + [fault for fault, _ in _look(suspects, notes) if fault]
-
-
-def pictures_of(folder):
-    """Every picture in the class folders of both splits."""
-    return [path for split in SPLITS for path in _shown((Path(folder) / split).glob("*/**/*"))
-            if path.suffix.lower() in IMG_EXTENSIONS]
+    faults = [fault for fault, _ in _look(suspects, notes)]
+    readable += [path for path, fault in zip(suspects, faults) if not fault]
+    return findings + [fault for fault in faults if fault]
 
 
 def check_keypoints(folder, notes=None):
