@@ -36,10 +36,10 @@ def test_the_paper_profile_goes_through_all_its_phases(imagenet, tmp_path, monke
     monkeypatch.setenv("BNC_DATA", str(imagenet))
     monkeypatch.setattr(run, "pick_device", lambda recipe: torch.device("cpu"))  # which the profile itself refuses
     small_data = {"image_size": [32, 32], "workers": 2}
-    notes = []
-    assert doctor.check_images(imagenet / "imagenet", notes) == []
+    notes, readable = [], []
+    assert doctor.check_images(imagenet / "imagenet", notes, readable) == []
     assert "1000 classes as ImageNet-1k, but 2,000 training and 1,000 validation pictures" in notes[0]
-    manifest.write(imagenet / "imagenet", doctor.pictures_of(imagenet / "imagenet"))
+    manifest.write(imagenet / "imagenet", readable)
 
     teacher = config.recipe("imagenet_resnet", "paper", "float", **SMALL, data=small_data)
     run.run(teacher, tmp_path)
