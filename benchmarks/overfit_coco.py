@@ -48,10 +48,11 @@ def main() -> None:
     title = f"# SBPN on the training images it is judged on, {options.size[0]}x{options.size[1]} px"
     count = len(list((source / "train2017").iterdir()))
     said = f"{count} images of COCO, their true boxes, no augmentation, no flip test; one seed."
-    print("\n".join([title, "", said, "", *lines]))
+    text = "\n".join([title, "", said, "", *lines])
+    print(text)
     slug = re.sub(r"[^a-z0-9]+", "-", row["device"].lower()).strip("-")
     target = Path(__file__).with_suffix(f".{slug}.md")
-    target.write_text("\n".join([title, "", said, "", *lines]) + "\n")
+    target.write_text(text + "\n")
     print(target)
 
 

@@ -41,10 +41,12 @@ def expected_modules(name, stage):
         while waiting := waiting - found - {"run"}:  # of run what the experiment needs, see below
             found |= waiting
             waiting = set().union(*map(provenance.imports, waiting))
-    trained = {"ablation": "linear_vs_soft", "images": "imagenet_resnet", "poses": "coco_pose"}
+    if name == "tuning":
+        found.add(name)
+    trained = {"images": "imagenet_resnet", "poses": "coco_pose"}
+    trained |= dict.fromkeys(("ablation", "tuning"), "linear_vs_soft")
     experiments = SAMPLE if name == "verdict" else [trained.get(name, name)]
-    found = found.union(*(run.modules(experiment) for experiment in experiments if experiment in SAMPLE))
-    return found | {"tuning", *run.modules("linear_vs_soft")} if name == "tuning" else found
+    return found.union(*(run.modules(experiment) for experiment in experiments if experiment in SAMPLE))
 
 
 def test_stages_notice_other_data(tmp_path):

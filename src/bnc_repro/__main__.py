@@ -89,13 +89,18 @@ def tune_command(options: argparse.Namespace) -> None:
     print(max(means, key=means.get))
 
 
-def evaluate_command(options: argparse.Namespace) -> None:
-    """The metrics of a checkpoint on its own data, or on --data."""
+def _device():
+    """CUDA where there is one; a checkpoint of any profile may be judged on a CPU too."""
     import torch
 
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    """The metrics of a checkpoint on its own data, or on --data."""
     from .run import evaluate, load_network
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     print(json.dumps(evaluate(options.checkpoint, options.data, device), indent=1))
     if options.results:
         from .pose import write_results
@@ -109,12 +114,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 def predict_command(options: argparse.Namespace) -> None:
     """A line of JSON per picture."""
-    import torch
-
     from .run import predict
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for line in predict(options.checkpoint, options.pictures, device):
+    for line in predict(options.checkpoint, options.pictures, _device()):
         print(json.dumps(line))
 
 
@@ -130,18 +132,7 @@ def data_command(options: argparse.Namespace) -> None:
     """`check` says what is wrong with a folder; `make` makes the embedded data again; `state` writes for stages what
     the folders of a profile's experiment hold."""
     if options.action == "state":
-        from . import provenance
-        from .checkpoint import write_json
-
-        section = config.experiment_section(options.what, options.profile)
-        recipes = [config.recipe(options.what, options.profile, arm) for arm in section["arms"]]
-        folders = {recipe.data.root: recipe.data.folder for recipe in recipes}
-        found = {root: provenance.data_fingerprint(path) if path.is_dir() else None for root, path in folders.items()}
-        target = options.target or f"runs/{options.profile}/data/{options.what}.json"
-        target = config.project_root() / target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, found)
-        print(target)
+        print(_write_state(options.what, options.profile, options.target))
         return
     if options.action == "make":
         from . import embedded, people
@@ -173,6 +164,21 @@ def data_command(options: argparse.Namespace) -> None:
     if found:
         sys.exit(f"{folder}: {len(found)} to mend (or allow for unreadable training pictures: data.max_bad_share)")
     print(f"{folder}: nothing wrong")
+
+
+def _write_state(experiment: str, profile: str, target: str | None) -> Path:
+    """The fingerprint of each data folder of an experiment, null where there is none, as a file for stages."""
+    from . import provenance
+    from .checkpoint import write_json
+
+    section = config.experiment_section(experiment, profile)
+    recipes = [config.recipe(experiment, profile, arm) for arm in section["arms"]]
+    folders = {recipe.data.root: recipe.data.folder for recipe in recipes}
+    path = config.project_root() / (target or f"runs/{profile}/data/{experiment}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {root: provenance.data_fingerprint(folder) if folder.is_dir() else None
+                      for root, folder in folders.items()})  # fmt: skip
+    return path
 
 
 def list_command(options: argparse.Namespace) -> None:

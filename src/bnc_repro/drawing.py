@@ -30,11 +30,9 @@ def limbs(ax: Axes, skeleton: Skeleton, points: np.ndarray, drawn: np.ndarray) -
 
 def people(row: dict, axes: np.ndarray) -> np.ndarray:
     """The row's example people, worst to best by OKS: predicted skeleton, and the true one."""
-    root = config.make(**row["recipe"]).data.folder
-    document, file = keypoints.load_annotations(root, SPLIT)
-    skeleton = of_category(keypoints.category_of(document), file)
+    folder, _, skeleton, _ = _pictures(config.make(**row["recipe"]).data.folder, SPLIT)
     for ax, person in zip(axes.flat, row["examples"], strict=False):
-        picture = _picture(ax, root, person)
+        picture = _picture(ax, folder, person)
         points, true, visible = (np.array(person[key]) for key in ("keypoints", "true", "visible"))
         limbs(ax, skeleton, points, visible > 0)
         for a, b in skeleton.links:
@@ -49,11 +47,11 @@ def people(row: dict, axes: np.ndarray) -> np.ndarray:
 def heatmaps(row: dict, axes: np.ndarray) -> np.ndarray:
     """Where the network believes joints to be: the highest of its heatmaps over the crop it saw, people spread from
     the worst to the best."""
-    root = config.make(**row["recipe"]).data.folder
+    folder = config.make(**row["recipe"]).data.folder / SPLIT
     chosen = np.linspace(0, len(row["examples"]) - 1, axes.size).round().astype(int)
     for ax, place in zip(axes.flat, chosen, strict=True):
         person = row["examples"][place]
-        picture = _picture(ax, root, person)
+        picture = _picture(ax, folder, person)
         x, y, width, height = person["crop"]
         heat = np.array(person["heat"])
         ax.imshow(heat, extent=(x, x + width, y + height, y), cmap="inferno", alpha=0.6, interpolation="bilinear")
@@ -107,8 +105,8 @@ def _pictures(root: Path, split: str) -> tuple[Path, dict[int, str], Skeleton, P
     return root / split, names, of_category(keypoints.category_of(document), file), file
 
 
-def _picture(ax: Axes, root: Path, person: dict):
-    picture = read(root / SPLIT / person["image"])
+def _picture(ax: Axes, folder: Path, person: dict):
+    picture = read(folder / person["image"])
     ax.imshow(picture)
     return picture
 

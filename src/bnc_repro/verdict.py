@@ -137,8 +137,9 @@ def undecided(rows: list[dict]) -> pd.DataFrame:
 
 def _best(rows: list[dict], leave_out: str = "") -> str:
     """The hand-made function of the highest mean; the one left out, if no other finished a run."""
-    values = {arm: by_arm(rows)[arm].values() for arm in hypotheses.hand_made(rows)}
-    made = {arm: sum(own) / len(own) for arm, own in values.items() if own and arm != leave_out}
+    values = by_arm(rows)
+    made = {arm: sum(values[arm].values()) / len(values[arm])
+            for arm in hypotheses.hand_made(rows) if values[arm] and arm != leave_out}  # fmt: skip
     return max(made, key=made.__getitem__, default=leave_out)
 
 
