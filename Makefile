@@ -12,7 +12,8 @@ export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
-unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+# Nor does every process compile torch anew, where bytecode is not kept.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

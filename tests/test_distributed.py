@@ -66,7 +66,7 @@ if distributed.rank() == 0:
     Path(target).write_text(json.dumps({"metrics": metrics, "counts": counts}))
 """
 
-# Kills the second process, the first time it is started, at the end of its second epoch: the first one is saved by then.
+# Kills the second process, when it was started once, at the end of its second epoch: the first is saved by then.
 FALL = """
 import os, signal
 
