@@ -42,6 +42,7 @@ train.stop_if_diverged = stop_if_diverged
 curve = train.train(task, recipe, Path(target).with_suffix(""), device)
 if distributed.rank() == 0:
     Path(target).write_text(json.dumps({"steps": steps, "curve": curve}))
+distributed.part()
 """
 
 # Judges a checkpoint in float64; the first process writes the metrics and how many people each process looked at.
@@ -64,6 +65,7 @@ metrics = task.evaluate(task.network)
 counts = distributed.gathered([sum(seen)])
 if distributed.rank() == 0:
     Path(target).write_text(json.dumps({"metrics": metrics, "counts": counts}))
+distributed.part()
 """
 
 # Kills the second process, when it was started once, at the end of its second epoch: the first is saved by then.

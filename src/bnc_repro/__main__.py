@@ -279,7 +279,10 @@ def main() -> None:
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun then shows the first process's error, not each one's
             from torch.distributed.elastic.multiprocessing.errors import record
 
+            from . import distributed
+
             record(options.function)(options)
+            distributed.part()
         else:
             options.function(options)
     except ValueError as error:

@@ -40,6 +40,12 @@ def meet(device: torch.device) -> None:
             distributed.init_process_group("gloo", timeout=PATIENCE)
 
 
+def part() -> None:
+    """Leave the others, once nothing is left to say: a process that ends while it still listens may abort."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def sum_(values: Tensor) -> Tensor:
     """`values`, replaced by their sum over all processes."""
     if size() > 1:
