@@ -5,11 +5,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from bnc_repro import config, images, ops, tables
+from bnc_repro import chebyshev, config, images, learnt, ops, tables
 from bnc_repro.binarizers import BINARIZERS, LEARNT, PRESETS, Surrogate, get
 from bnc_repro.classifiers import CLASSIFIERS
 from bnc_repro.layers import BinaryConv2d, BinaryLinear, own_binarizers
@@ -406,6 +407,102 @@ def test_tabulated_gradients_are_the_exact_ones(hidden, preset):
     assert torch.equal(tabulated(x), exact(x))
     for ours, wanted in zip(gradients(tabulated, x, g), gradients(exact, x, g), strict=True):
         assert relative(ours, wanted) < 1e-4
+
+
+@pytest.fixture
+def for_few(monkeypatch):
+    """The polynomial from the first element on, in parts that no size divides; the tables made all the same."""
+    monkeypatch.setattr(learnt, "MANY", 1)
+    monkeypatch.setattr(chebyshev, "PART", 70)
+    made, table = [], Classifier.table
+    monkeypatch.setattr(Classifier, "table", lambda *arguments: made.append(arguments) or table(*arguments))
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("largest", [0.01, 0.1, 0.35])
+@pytest.mark.parametrize(("hidden", "fields"), [
+    (0, PRESETS["official"]), *[(100, fields) for fields in PRESETS.values() if not fields.get("argmax")],
+    (0, {"rule": "expected"}),
+    *[(100, {"rule": rule}) for rule in ("sum", "difference", "expected")], (100, {"unit": "atan"}), (20, {"depth": 2}),
+])
+def test_where_f_is_smooth_a_polynomial_has_the_exact_gradients(hidden, fields, largest, dtype, for_few):
+    """Several tensors, of any layout, through one fit: dx and all parameters' gradients to 1e-5, and no table."""
+    torch.manual_seed(0)
+    exact = Classifier(hidden, **fields, tabulated=False).double()
+    fitted = copy.deepcopy(exact).to(dtype)
+    fitted.tabulated = True
+    draw = torch.randn(2, 3, 5, 3, 3), torch.randn(2, 40, 2)
+    xs = [draw[0][0].to(memory_format=torch.channels_last), draw[0][1].transpose(0, 1), draw[1][..., 0]]
+    xs = [(x / 4 * largest).clamp(-largest, largest).to(dtype).requires_grad_() for x in xs]
+    gs = [torch.randn(x.shape).to(dtype) for x in xs]
+    step = fitted.step(sum(x.numel() for x in xs), lambda: torch.tensor(largest), list)
+    found = torch.autograd.grad([fitted(x, step) for x in xs], [*xs, *fitted.parameters()], gs)
+    doubles = [x.detach().double().requires_grad_() for x in xs]
+    wanted = torch.autograd.grad([exact(x) for x in doubles], [*doubles, *exact.parameters()], [g.double() for g in gs])
+    assert not for_few
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert relative(ours.double(), theirs) < 1e-5
+
+
+@pytest.mark.parametrize(("fields", "largest"), [
+    ({}, 30.0), ({"rule": "sum"}, 30.0), ({"rule": "expected"}, 2.0), ({"argmax": True}, 0.1), ({}, 0.0),
+    ({}, math.nan), ({}, math.inf),
+])
+def test_where_it_is_not_the_table_serves(fields, largest, for_few):
+    """A gate that closes, a unit too steep, argmax, elements that are all 0, or broken: the gradients of the table."""
+    x, g = data(400)
+    x = x / x.abs().max()
+    x = torch.where(x == 1, largest, x * (largest if math.isfinite(largest) else 1))
+    binarizer = steep(20, **fields)
+    found = gradients(binarizer, x, g)
+    assert len(for_few) == 1
+    learnt.MANY = math.inf
+    for ours, theirs in zip(found, gradients(binarizer, x, g), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_fit_has_as_many_terms_as_the_function_needs():
+    """Odd polynomials of degree 1, 3, 5 need 1, 2, 3 and are their own fit; sign has no end; a wide tanh needs more."""
+    t = chebyshev.nodes(1.0).numpy()
+    for count, powers in ((1, {1: 2.0}), (2, {1: 1.0, 3: -0.3}), (3, {1: 0.5, 3: 0.2, 5: 0.1})):
+        values = sum(factor * t**power for power, factor in powers.items())
+        assert chebyshev.terms(values[None], normalised=False) == count
+        fit = chebyshev.fit(values, 1.0, count)
+        assert fit.slopes == pytest.approx([power * factor for power, factor in powers.items()])
+    assert chebyshev.terms(np.sign(t)[None], normalised=False) > chebyshev.TERMS
+    counts = [chebyshev.terms(np.tanh(reach * t)[None], normalised=False) for reach in (0.001, 0.1, 0.3, 1, 5)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[2] <= chebyshev.TERMS < counts[4]
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_no_latent_weight_is_larger_than_its_reach(standardize):
+    """Centred and standardised weights, channels that are far from 0 or constant, both memory formats."""
+    torch.manual_seed(0)
+    for offset in (0.0, 5.0):
+        weight = torch.randn(6, 4, 3, 3) * torch.linspace(0, 2, 6).view(-1, 1, 1, 1) + offset
+        for given in (weight, weight.contiguous(memory_format=torch.channels_last)):
+            latent = (ops.standardize if standardize else ops.center)(given)
+            assert latent.abs().max() <= ops.latent_reach(given, standardize)
+
+
+def test_a_network_learns_the_same_through_its_fit(for_few):
+    """One fit a step for all layers: the gradients of every layer's own exact evaluation, in pieces that add up."""
+    torch.manual_seed(0)
+    network = CLASSIFIERS["resnet20"](num_classes=3, channels=1, width=4, blocks=(1, 1), weight_binarizer=get("mlp"),
+                                      activation_binarizer="ste").double()  # fmt: skip
+    x = torch.randn(4, 1, 16, 16, dtype=torch.float64)
+    found = {}
+    for tabulated in (True, False):
+        network.weight_binarizer.tabulated = tabulated
+        network.zero_grad()
+        for piece in x.split(2):
+            network(piece).square().mean().backward()
+        found[tabulated] = [parameter.grad.clone() for parameter in network.parameters()]
+    assert not for_few
+    for ours, theirs in zip(*found.values(), strict=True):
+        assert relative(ours, theirs) < 1e-5
 
 
 @pytest.mark.parametrize("gated", [True, False])

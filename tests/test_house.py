@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "bnc_repro"
 RANKS = (
     "typed",
     "ops config metrics statistics losses checkpoint distributed pictures skeleton provenance figures released",
-    "surrogates tables straight_through keypoints manifest",
+    "surrogates tables chebyshev straight_through keypoints manifest",
     "learnt coco_eval people embedded doctor images",
     "binarizers",
     "layers",

@@ -26,7 +26,7 @@ from .straight_through import Binarizer
 class _BinaryOperands(nn.Module):
     """What both binary layers share: the two binarizers and the binary weight."""
 
-    table: Callable[[Tensor], Tensor] | None = None  # this step's, where `share_tables` made one for all layers
+    table: Callable[[Tensor], Tensor] | None = None  # this step's, or its polynomial, if `share_tables` made one
 
     def _set_binarizers(self, weight_binarizer, activation_binarizer, standardize: bool) -> None:
         self.standardize = standardize
@@ -86,7 +86,8 @@ class BinaryLinear(_BinaryOperands, nn.Linear):
 
 
 def share_tables(network: nn.Module) -> None:
-    """From now on one table a step serves all layers that share the network's learnt binarizer; evaluation needs none.
+    """From now on one table, or polynomial, a step serves all layers that share the network's learnt binarizer;
+    evaluation needs none.
     A part of `network` that is computed twice (activation checkpointing) would find it gone: not for use together."""
     network.register_forward_pre_hook(_make_table)
     network.register_forward_hook(_forget)
@@ -105,7 +106,11 @@ def _forget(network: nn.Module, *_) -> None:
 def _make_table(network: nn.Module, inputs: tuple) -> None:
     shared, layers = network.weight_binarizer, _sharing(network)
     if layers and isinstance(shared, Classifier) and shared.tabulated and torch.is_grad_enabled():
-        table = shared.table([ops.latent_extent(layer.weight, layer.standardize) for layer in layers])
+        table = shared.step(
+            sum(layer.weight.numel() for layer in layers),
+            lambda: torch.stack([ops.latent_reach(layer.weight, layer.standardize) for layer in layers]).amax(),
+            lambda: [ops.latent_extent(layer.weight, layer.standardize) for layer in layers],
+        )
         for layer in layers:
             layer.table = table
 

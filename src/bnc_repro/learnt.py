@@ -5,20 +5,25 @@ Source: Binarizing by Classification (2205.07433) and its released code, `MetaCo
 Legend: M numbers, 2 outputs, R functions.
 """
 
+import math
 from collections.abc import Callable
 from functools import reduce
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from . import chebyshev
 from .config import known
-from .ops import sign
+from .ops import on_cpu, sign
 from .straight_through import Binarizer, real
 from .tables import Pieces, TabulatedSign, extent, nodes
 
 NODES = 2049
 CHUNK = 65_536
+MANY = 1_000_000
+STEEP = 1.5
 
 
 RULE_NAMES = ("gated", "sum", "difference", "expected")
@@ -41,8 +46,9 @@ class Classifier(Binarizer):
     F' >= 0: the estimator cannot turn round. Ours.
     `normalised`: no hidden unit is steeper than 1 and no output is steeper than 1 at 0, so no gate closes within
     abs(x) < 1; F is divided by its slope at 0, so F'(0) = 1 and it cannot collapse. Ours.
-    `tabulated`: through a table of NODES nodes a call, else exactly, in chunks that are evaluated again in the
-    backward. Raises ValueError for sizes that are none, unknown names, and `normalised` without `monotone`.
+    `tabulated`: through a table of NODES nodes a call; on a CPU and for MANY elements through a polynomial, where F
+    is smooth enough over their range. Else exactly, in chunks that are evaluated again in the backward. Raises
+    ValueError for sizes that are none, unknown names, and `normalised` without `monotone`.
     """
 
     def __init__(
@@ -128,8 +134,8 @@ class Classifier(Binarizer):
 
         return torch.cat([of_part(part) for part in x.flatten().split(CHUNK)]).view_as(x)
 
-    def forward(self, x: Tensor, table: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Through `table`, if this step has one for several tensors."""
+    def forward(self, x: Tensor, step: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Through `step`, if this step's is made, for several tensors."""
         own = real(x).to(self._precision())  # autocast hands over half precision
         with torch.autocast(x.device.type, enabled=False):
             if not self.tabulated:
@@ -137,15 +143,48 @@ class Classifier(Binarizer):
             elif not torch.is_grad_enabled():
                 made = self.hard(own)
             else:
-                made = (table or self.table([extent(own)]))(own)
+                made = (step or self.step(own.numel(), lambda: extent(own)[0], lambda: [extent(own)]))(own)
             return made.to(x.dtype)
 
     def _precision(self) -> torch.dtype:
         return torch.promote_types(self.layers[0].weight.dtype, torch.float32)
 
+    def step(
+        self, count: int, reach: Callable[[], Tensor], extents: Callable[[], list[Tensor]]
+    ) -> Callable[[Tensor], Tensor]:
+        """What all tensors of a step pass through, each when it is needed, so that its backward comes then too: the
+        fitted F, or the table. `count` elements in all, none larger than `reach`; their `tables.extent`s."""
+        if count >= MANY and not self.argmax and on_cpu(self.layers[0].weight):
+            with torch.autocast("cpu", enabled=False):
+                fitted = self._fitted(reach().item())
+            if fitted is not None:
+                memory: dict = {}
+                return lambda x: chebyshev.FittedSign.apply(x, *fitted, memory)
+        return self.table(extents())
+
+    def _fitted(self, reach: float) -> tuple[Tensor, chebyshev.Fit] | None:
+        """F at the nodes of 0..reach, with gradient, and its fit; None where a gate closes within them, or where F or
+        the steepest hidden unit, which the parameters' gradients are made of, is not smooth enough."""
+        with torch.no_grad():
+            slopes, steep = torch.ones(1, 1, dtype=torch.float64), 0.0
+            for weight in self._weights(torch.float64)[:-1]:
+                slopes = weight.abs() @ slopes
+                steep = max(steep, slopes.max().item())
+        if not 0 < reach < math.inf or not steep * reach < STEEP:
+            return None
+        x = chebyshev.nodes(reach)
+        f, slopes, scale = self.outputs(x)
+        parts = self.combine(f, slopes)[0]
+        if self.gated and parts.detach().abs().amax() > 0.99:
+            return None
+        values = scale * parts.sum(0)
+        numbers = values.detach().numpy()
+        steepest = UNITS[self.unit][0](steep * x).numpy() if steep else numbers
+        count = chebyshev.terms(np.stack([numbers, steepest]), self.normalised)
+        return None if count > chebyshev.TERMS else (values, chebyshev.fit(numbers, reach, count))
+
     def table(self, extents: list[Tensor]) -> Callable[[Tensor], Tensor]:
-        """A step's table for all tensors of these `tables.extent`s: each then passes through it alone, when it is
-        needed, so that its backward comes then too."""
+        """A step's table for all tensors of these `tables.extent`s."""
         with torch.autocast(extents[0].device.type, enabled=False):
             grid = nodes([one.to(self._precision()) for one in extents], NODES)
             f, slopes, scale = self.outputs(grid[len(grid) // 2 :])  # odd units, no biases: F is odd, F' even

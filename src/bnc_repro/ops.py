@@ -18,6 +18,11 @@ def sign(x: Tensor) -> Tensor:
     return two_valued.add_(x.clamp(-1, 1), alpha=0)  # nothing but NaN survives the factor 0
 
 
+def on_cpu(x: Tensor) -> bool:
+    """Where a look at a number is no wait, and nothing is being compiled."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def memory_order(x: Tensor) -> list[int]:
     """The axes of x as they lie in memory, the first one first: to permute and flatten x so copies nothing."""
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
@@ -52,6 +57,15 @@ def latent_extent(weight: Tensor, standardized: bool) -> Tensor:
         deviation = (square.clamp(min=0) + 1e-12).sqrt()
         size, square = size / deviation, square / deviation.square()
     return torch.stack([size.amax(), square.sum() * count, torch.full_like(mean[0], weight.numel())])
+
+
+@torch.no_grad()
+def latent_reach(weight: Tensor, standardized: bool) -> Tensor:
+    """What no element of the centred or standardised weight (O, ...) is larger than, (): two passes fewer."""
+    if standardized:
+        return 1.001 * latent_extent(weight, standardized)[0]
+    low, high = torch.aminmax(weight.permute(memory_order(weight)).flatten())
+    return 2 * torch.maximum(-low, high)  # no mean is larger than the largest
 
 
 def channel_scale(weight: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ Legend: M nodes, P pieces of the M - 1 cells between them, ... any shape of x, R
 import torch
 from torch import Tensor, nn
 
-from .ops import memory_order, sign
+from .ops import memory_order, on_cpu, sign
 
 PART = 262_144
 DENSE = 6.0
@@ -49,16 +49,17 @@ class _Room:
         self.cell = grid.new_empty(size, dtype=torch.int64)
         self.count = len(grid) - 1
         # Where a place of 1 is a cell: x by `wide` everywhere, and abs(x) up to `dense` by `more` on top.
-        self.dense, radius = grid[-1 - self.count // 8], grid[-1]
-        self.wide = self.count / 8 / (radius - self.dense)
-        self.more = self.count / 8 * 3 / self.dense - self.wide
+        dense, radius = grid[-1 - self.count // 8], grid[-1]
+        self.wide = self.count / 8 / (radius - dense)
+        self.more = self.count / 8 * 3 / dense - self.wide
+        self.dense = (-dense.item(), dense.item()) if on_cpu(grid) else (-dense, dense)
 
     def cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each element's cell, 0..M-2, and its position 0..1 within; both of the shape of x (rows, n). NaN stands in
         some cell, with a position that is NaN."""
         size = x.numel()
-        place = torch.minimum(x, self.dense, out=self.place[:size].view(x.shape))
-        torch.maximum(place, -self.dense, out=place).mul_(self.more).addcmul_(x, self.wide).add_(self.count / 2)
+        place = torch.clamp(x, *self.dense, out=self.place[:size].view(x.shape))
+        place.mul_(self.more).addcmul_(x, self.wide).add_(self.count / 2)
         whole = self.whole[:size].view(x.shape).copy_(place).clamp_(0, self.count - 1)
         return self.cell[:size].view(x.shape).copy_(whole), place.frac_()
 
@@ -97,8 +98,7 @@ class Pieces(torch.autograd.Function):
         middle, cuts = torch.full_like(near[0], 0.5), None
         if gated:
             cuts = _cuts(outputs)
-        look = outputs.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere a look would be a wait
-        if look and cuts is not None and (cuts > 1).all():
+        if cuts is not None and on_cpu(outputs) and (cuts > 1).all():
             cuts = None
         if cuts is not None:
             ends = nn.functional.pad(cuts.clamp(max=1).T, (0, 0, 1, 0))
@@ -145,12 +145,11 @@ class TabulatedSign(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         x, grid, lines, cuts = ctx.saved_tensors
-        on_cpu = grid.device.type == "cpu" and not torch.compiler.is_compiling()
         memory = {} if ctx.memory is None else ctx.memory
-        longest = min(PART if on_cpu else 32 * PART, x.numel())
+        longest = min(PART if on_cpu(grid) else 32 * PART, x.numel())
         if "room" not in memory or len(memory["room"].place) < longest:
             memory["room"] = _Room(grid, longest)
-        threads = torch.get_num_threads() if on_cpu else 1
+        threads = torch.get_num_threads() if on_cpu(grid) else 1
         sums = torch.view_as_complex(lines.new_zeros(2 ** (threads.bit_length() - 1), *lines.shape))
         derivative = _by_piece(x, grad, cuts, lines, sums, memory["room"])
         return derivative, None, torch.view_as_real(sums.sum(0)), None, None, None
@@ -180,7 +179,6 @@ def _by_piece(x: Tensor, grad: Tensor, cuts: Tensor | None, lines: Tensor, sums:
                 piece.add_(cut <= share, alpha=len(cuts))
         slope, rise = room.two(lines, piece)
         torch.addcmul(slope, rise, share, out=out).mul_(g)
-        slope.copy_(g)
-        rise.copy_(share.mul_(g))  # the pair is now g and g share
-        sums[:rows].scatter_add_(1, piece, torch.view_as_complex(room.pair[: g.numel()]).view(g.shape))
+        pair = torch.view_as_complex(room.pair[: g.numel()]).view(g.shape)
+        sums[:rows].scatter_add_(1, piece, torch.complex(g, share.mul_(g), out=pair))
     return done
