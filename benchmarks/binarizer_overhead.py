@@ -6,8 +6,8 @@ Every round times one step (forward, loss, backward, Adam) of each contestant, i
 taken within a round, against clipped straight-through and against the float twin, and the table shows the median
 ratio with its quartiles. Peak memory is that of a process of its own, so each contestant is measured again in one.
 Both operands are binary: the named estimator on the weights, ApproxSign on the activations, as in the released
-code; "on activations" is the other way round, with clipped straight-through weights. Learnt ones read their table,
-or, "exact", evaluate the classifier for each element. A run of all contestants is written to
+code; "on activations" is the other way round, with clipped straight-through weights. Learnt ones read their table
+or polynomial, or, "exact", evaluate the classifier for each element. A run of all contestants is written to
 benchmarks/binarizer_overhead.<network>.<device>.md.
 """
 
