@@ -462,6 +462,20 @@ def test_where_it_is_not_the_table_serves(fields, largest, for_few):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize(("hidden", "rule"), [(0, "gated"), (0, "sum"), (0, "difference"), (9, "gated")])
+def test_a_classifier_that_says_nothing_has_no_gradient(hidden, rule, for_few):
+    """All weights 0: F is 0 everywhere, and so is dx; the parameters' gradients are the exact ones."""
+    x, g = data(400)
+    binarizer, exact = (Classifier(hidden, rule=rule, tabulated=t).double() for t in (True, False))
+    for made in (binarizer, exact):
+        for layer in made.layers:
+            torch.nn.init.zeros_(layer.weight)
+    assert not binarizer(x.requires_grad_()).sum().isnan()
+    for ours, wanted in zip(gradients(binarizer, x.detach(), g), gradients(exact, x.detach(), g), strict=True):
+        torch.testing.assert_close(ours, wanted)
+    assert not for_few
+
+
 def test_a_fit_has_as_many_terms_as_the_function_needs():
     """Odd polynomials of degree 1, 3, 5 need 1, 2, 3 and are their own fit; sign has no end; a wide tanh needs more."""
     t = chebyshev.nodes(1.0).numpy()
@@ -480,7 +494,7 @@ def test_a_fit_has_as_many_terms_as_the_function_needs():
 def test_no_latent_weight_is_larger_than_its_reach(standardize):
     """Centred and standardised weights, channels that are far from 0 or constant, both memory formats."""
     torch.manual_seed(0)
-    for offset in (0.0, 5.0):
+    for offset in (0.0, 5.0, 1000.0):
         weight = torch.randn(6, 4, 3, 3) * torch.linspace(0, 2, 6).view(-1, 1, 1, 1) + offset
         for given in (weight, weight.contiguous(memory_format=torch.channels_last)):
             latent = (ops.standardize if standardize else ops.center)(given)

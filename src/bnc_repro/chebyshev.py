@@ -45,16 +45,17 @@ def nodes(reach: float) -> Tensor:
 
 
 def terms(values: np.ndarray, normalised: bool) -> int:
-    """How many terms of the functions with these values (F, K) are needed so that what is cut off changes no slope by
-    more than TOLERANCE of the root mean square of those near 0; more than TERMS if that many are not enough.
-    The parameters of a `normalised` F do not feel its slope at 0: there it is that of what the slopes differ from it.
+    """How many terms, at least 1, of the functions with these values (F, K) are needed so that what is cut off changes
+    no slope by more than TOLERANCE of the root mean square of those near 0; more than TERMS if that many do not do.
+    The parameters of a `normalised` F do not feel its slope at 0: there it is that of what the slopes differ from it
+    (of elements a hundred times smaller than the reach the parameters' gradients are then good to 1e-3).
     """
     coefficients = values @ _ANALYSIS.T
     left = np.cumsum((np.abs(coefficients) * _ORDERS**2)[:, ::-1], 1)[:, ::-1]  # |dT_n/dt| <= n^2
     slopes = coefficients @ _SLOPES.T
     near = slopes[:, POINTS < 0.5] - (slopes[:, -1:] if normalised else 0)
     enough = left <= TOLERANCE * np.sqrt(np.mean(near**2, 1, keepdims=True)) + 1e-10 * np.abs(slopes[:, -1:])
-    return int(np.argmax(np.append(enough.all(0), True)))
+    return max(1, int(np.argmax(np.append(enough.all(0), True))))
 
 
 def fit(values: np.ndarray, reach: float, count: int) -> Fit:

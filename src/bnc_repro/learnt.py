@@ -143,7 +143,10 @@ class Classifier(Binarizer):
             elif not torch.is_grad_enabled():
                 made = self.hard(own)
             else:
-                made = (step or self.step(own.numel(), lambda: extent(own)[0], lambda: [extent(own)]))(own)
+                if step is None:
+                    whole = extent(own)
+                    step = self.step(own.numel(), lambda: whole[0], lambda: [whole])
+                made = step(own)
             return made.to(x.dtype)
 
     def _precision(self) -> torch.dtype:
@@ -175,7 +178,7 @@ class Classifier(Binarizer):
         x = chebyshev.nodes(reach)
         f, slopes, scale = self.outputs(x)
         parts = self.combine(f, slopes)[0]
-        if self.gated and parts.detach().abs().amax() > 0.99:
+        if self.gated and not parts.detach().abs().amax() <= 0.99:
             return None
         values = scale * parts.sum(0)
         numbers = values.detach().numpy()

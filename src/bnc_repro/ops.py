@@ -61,9 +61,9 @@ def latent_extent(weight: Tensor, standardized: bool) -> Tensor:
 
 @torch.no_grad()
 def latent_reach(weight: Tensor, standardized: bool) -> Tensor:
-    """What no element of the centred or standardised weight (O, ...) is larger than, (): two passes fewer."""
+    """What no element of the centred or standardised weight (O, ...) is larger than, ()."""
     if standardized:
-        return 1.001 * latent_extent(weight, standardized)[0]
+        return standardize(weight).abs().amax()
     low, high = torch.aminmax(weight.permute(memory_order(weight)).flatten())
     return 2 * torch.maximum(-low, high)  # no mean is larger than the largest
 
