@@ -8,7 +8,7 @@ ratio with its quartiles. Peak memory is that of a process of its own, so each c
 Both operands are binary: the named estimator on the weights, ApproxSign on the activations, as in the released
 code; "on activations" is the other way round, with clipped straight-through weights. Learnt ones read their table
 or polynomial, or, "exact", evaluate the classifier for each element. A run of all contestants is written to
-benchmarks/binarizer_overhead.<network>.<device>.md.
+benchmarks/binarizer_overhead.<network>.<device>.md; a run of some (--names) puts its rows in the place of theirs.
 """
 
 import argparse
@@ -120,9 +120,9 @@ def main() -> None:
     device_name = _device_name(device)
     lines = [
         f"# Training step of {options.network}, batch {batch}, input {'x'.join(map(str, size))}", "",
-        f"{device_name}, torch {torch.__version__}: median of {options.repeats} "
-        "paired ratios (quartiles).", "Peak memory is the whole process's on a CPU, the allocator's on a GPU. While "
-        "steps are timed, glibc keeps freed memory.", "",
+        f"{device_name}, torch {torch.__version__}: median of {options.repeats} paired ratios (quartiles), each taken "
+        "within one run.", "Peak memory is the whole process's on a CPU, the allocator's on a GPU. While steps are "
+        "timed, glibc keeps freed memory.", "",
         "| estimator | step, ms | time : ste | time : float | peak memory, MiB | memory : ste | memory : float |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
@@ -139,11 +139,21 @@ def main() -> None:
             memory = f"{mib:.0f} | {mib / peaks[REFERENCE]:.2f} | {mib / peaks[FLOAT]:.2f}"
             lines.append(f"| {name} | {milliseconds:.0f} | {ratio} | {memory} |")
             print(lines[-1], flush=True)
-    if options.names == contestants():
-        slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
-        target = Path(__file__).with_suffix(f".{options.network}.{slug}.md")
-        target.write_text("\n".join(lines) + "\n")
-        print(target)
+    slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
+    target = Path(__file__).with_suffix(f".{options.network}.{slug}.md")
+    if options.names != contestants():
+        table = target.read_text().splitlines() if target.exists() else []
+        if lines[:3] != table[:3]:  # of another torch, or of another number of rounds
+            return
+        rows = {_name(line): line for line in lines if _name(line) in others}
+        lines = [rows.get(_name(line), line) for line in table]
+    target.write_text("\n".join(lines) + "\n")
+    print(target)
+
+
+def _name(line: str) -> str:
+    """The contestant of a row of the table."""
+    return line.removeprefix("| ").partition(" |")[0]
 
 
 if __name__ == "__main__":
