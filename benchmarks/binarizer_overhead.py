@@ -13,15 +13,14 @@ benchmarks/binarizer_overhead.<network>.<device>.md; a run of some (--names) put
 
 import argparse
 import os
-import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
+from table import table_path
 from torch.nn import functional as F
 
 from bnc_repro.binarizers import BINARIZERS, LEARNT, get
@@ -139,8 +138,7 @@ def main() -> None:
             memory = f"{mib:.0f} | {mib / peaks[REFERENCE]:.2f} | {mib / peaks[FLOAT]:.2f}"
             lines.append(f"| {name} | {milliseconds:.0f} | {ratio} | {memory} |")
             print(lines[-1], flush=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
-    target = Path(__file__).with_suffix(f".{options.network}.{slug}.md")
+    target = table_path(__file__, device_name, options.network)
     if options.names != contestants():
         table = target.read_text().splitlines() if target.exists() else []
         if lines[:3] != table[:3]:  # of another torch, or of another number of rounds

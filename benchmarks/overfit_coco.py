@@ -7,9 +7,10 @@ images. FOLDER holds annotations/person_keypoints_train2017.json and train2017/,
 """
 
 import argparse
-import re
 import tempfile
 from pathlib import Path
+
+from table import table_path
 
 from bnc_repro import config, run
 
@@ -50,8 +51,7 @@ def main() -> None:
     said = f"{count} images of COCO, their true boxes, no augmentation, no flip test; one seed."
     text = "\n".join([title, "", said, "", *lines])
     print(text)
-    slug = re.sub(r"[^a-z0-9]+", "-", row["device"].lower()).strip("-")
-    target = Path(__file__).with_suffix(f".{slug}.md")
+    target = table_path(__file__, row["device"])
     target.write_text(text + "\n")
     print(target)
 

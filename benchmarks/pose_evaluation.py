@@ -8,7 +8,6 @@ numbers and moved a little: flip test's averaging, distribution-aware decoding, 
 
 import argparse
 import json
-import re
 import tempfile
 import time
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from table import table_path
 
 from bnc_repro import coco_eval, config, keypoints, pose
 from bnc_repro.run import _device_name
@@ -85,8 +85,7 @@ def main() -> None:
     lines += [f"| {name} | {value:.1f} |" for name, value in seconds.items()]
     lines += [f"| together | {sum(seconds.values()):.1f} |"]
     print("\n".join(lines))
-    slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-    Path(__file__).with_suffix(f".{slug}.md").write_text("\n".join(lines) + "\n")
+    table_path(__file__, device).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ in a queue is nobody's. Waiting is the time in which a step stands still for its
 """
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from table import table_path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -204,8 +204,7 @@ def main() -> None:
         line += f"| {peaks[name]:.0f} |"
         lines.append(line + (f" {hours / 24:,.1f} | {hours:,.0f} |" if each else ""))
     print("\n".join(lines))
-    slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
-    target = Path(__file__).with_suffix(f".{options.network}.{slug}.md")
+    target = table_path(__file__, device_name, options.network)
     target.write_text("\n".join(lines) + "\n")
     print(target)
 
