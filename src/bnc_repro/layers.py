@@ -90,7 +90,7 @@ def share_tables(network: nn.Module) -> None:
     evaluation needs none.
     A part of `network` that is computed twice (activation checkpointing) would find it gone: not for use together."""
     network.register_forward_pre_hook(_make_table)
-    network.register_forward_hook(_forget)
+    network.register_forward_hook(_forget, always_call=True)  # an evaluator left behind would be of old weights
 
 
 def _sharing(network: nn.Module) -> list[_BinaryOperands]:
