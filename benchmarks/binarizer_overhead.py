@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from bnc_repro.binarizers import BINARIZERS, LEARNT, get
 from bnc_repro.classifiers import CLASSIFIERS
-from bnc_repro.run import _device_name
+from bnc_repro.device import device_name as name_of
 
 SETTINGS = {"bireal18": ((3, 224, 224), 8, 1000), "resnet20": ((3, 32, 32), 128, 10)}
 FLOAT, REFERENCE, GROUP = "float", "ste", 6
@@ -116,7 +116,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP)
     others = [name for name in dict.fromkeys(options.names) if name not in (FLOAT, REFERENCE)]
     size, batch, _ = SETTINGS[options.network]
-    device_name = _device_name(device)
+    device_name = name_of(device)
     lines = [
         f"# Training step of {options.network}, batch {batch}, input {'x'.join(map(str, size))}", "",
         f"{device_name}, torch {torch.__version__}: median of {options.repeats} paired ratios (quartiles), each taken "

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bnc_repro import config, images, keypoints, pose
+from bnc_repro import device as machine
 from bnc_repro.classifiers import CLASSIFIERS
 from bnc_repro.losses import heatmap_loss, soft_cross_entropy
 from bnc_repro.ops import sign
 from bnc_repro.posenets import POSENETS
-from bnc_repro.run import _device_name, _peak_memory_mib
 from bnc_repro.straight_through import Binarizer
 from bnc_repro.train import loader
 
@@ -156,7 +156,7 @@ def memory(name: str, options: argparse.Namespace, device: torch.device) -> floa
     batches = fed(data, 2, options.batch_size, 0, device)
     step(next(batches))
     step(next(batches))
-    return _peak_memory_mib(device)
+    return machine.peak_memory_mib(device)
 
 
 def main() -> None:
@@ -185,7 +185,7 @@ def main() -> None:
         words = [sys.executable, __file__, *sys.argv[1:], "--memory", name]
         peaks[name] = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     found = measure(names, options, device)
-    device_name = _device_name(device)
+    device_name = machine.device_name(device)
     each, epochs, said = WHOLE.get(kind, (0, 0, ""))
     lines = [
         f"# Training throughput of {options.network}, batch {options.batch_size}", "",

@@ -7,9 +7,16 @@ from bnc_repro import config, hypotheses, report, statistics, tuning, verdict
 
 
 def rows(values, headline="top1"):
-    """Rows of arm -> list of values, a seed each; None is a diverged run."""
+    """Rows of arm -> list of values, a seed each; None is a diverged run. An arm is called ESTIMATOR, -PLACEMENT and
+    -OPTIMIZER, as far as they matter."""
+    def declared(arm):
+        estimator, *condition = arm.split("-")
+        place = next((part for part in condition if part in hypotheses.PLACEMENTS), "weights")
+        optimizer = next((part for part in condition if part in hypotheses.OPTIMIZERS), "adam")
+        return {"arm": arm, "estimator": estimator, "placement": place, "recipe": {"optimizer": optimizer}}
+
     return [
-        {"arm": arm, "seed": seed, "status": "finished" if value is not None else "diverged", "headline": headline,
+        {**declared(arm), "seed": seed, "status": "finished" if value is not None else "diverged", "headline": headline,
          "metrics": {} if value is None else {headline: value}, "best": value, "parameters": 1, "curve": [],
          "seconds": 10.0 + len(arm)}
         for arm, own in values.items() for seed, value in enumerate(own)
@@ -62,7 +69,7 @@ def test_all_conditions_supported_support_the_hypothesis_over_them():
     assert verdicts(noisy(8, **good))["H4", "weights"] == "supported"
     placed = noisy(8, **{f"{arm}_{place}": 3 * (arm == "linear")
                          for place in hypotheses.PLACEMENTS for arm in ("ste", "linear")})  # fmt: skip
-    assert verdicts(placed)["H3", ""] == "supported"
+    assert verdicts(placed)["H3", "adam"] == "supported"
 
 
 def test_no_effect_is_undecided():
@@ -78,14 +85,14 @@ def test_no_effect_is_undecided():
 def test_identical_arms_are_one_estimator():
     """Identity gives ste's digits: one rival, one line in the ranking, and a sentence that says so."""
     made = noisy(6, ste=0, linear=2, mlp=2)
-    made += [row | {"arm": "identity"} for row in made if row["arm"] == "ste"]
+    made += [row | {"arm": "identity", "estimator": "identity"} for row in made if row["arm"] == "ste"]
     assert hypotheses.identical(made) == [["ste", "identity"]]
     assert hypotheses.hand_made(made) == ["ste"]
     assert hypotheses.ranking(made)["estimator"].tolist().count("ste = identity") == 1
     assert "ste = identity" in hypotheses.said_of_identical(made)
     assert verdicts(made)["H1", "the one that ran"] == "supported"
     same = [row for row in made if row["arm"] == "ste"]
-    same += [row | {"arm": "linear"} for row in same]
+    same += [row | {"arm": "linear", "estimator": "linear"} for row in same]
     assert verdicts(same)["H1", "the one that ran"] == "undecided"
     assert "ste = linear" in hypotheses.said_of_identical(same)
 
@@ -162,7 +169,8 @@ def test_the_papers_claims_follow_the_same_tests():
 def of_data(made):
     """The rows with what the verdict reads beside their numbers."""
     recipe = {"data": {"root": "folder/data"}, "weight_binarizer": None}
-    return [row | {"recipe": recipe | {"weight_binarizer": row["arm"] if row["arm"] != "float" else None},
+    return [row | {"recipe": row["recipe"] | recipe | {
+                       "weight_binarizer": row["arm"] if row["arm"] != "float" else None},
                    "device": "device", "profile": "sample"} for row in made]  # fmt: skip
 
 

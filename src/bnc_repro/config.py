@@ -144,7 +144,7 @@ def recipe(experiment: str, profile: str = "sample", arm: str | None = None, **c
     section = experiment_section(experiment, profile)
     layers = [section["recipe"], changes]
     if arm is not None:
-        layers.insert(1, section["arms"][known("arm", arm, section["arms"])])
+        layers.insert(1, without_arm_fields(section["arms"][known("arm", arm, section["arms"])]))
     return make(experiment=experiment, profile=profile, **merged(*layers))
 
 
@@ -175,6 +175,20 @@ def project_root() -> Path:
         if (folder / "params.yaml").is_file() and (folder / "pipelines").is_dir():
             return folder
     raise ValueError(f"{here} is not inside a clone of bnc_repro (no params.yaml upwards); cd into the clone")
+
+
+ARM_FIELDS = ("estimator", "placement")
+
+
+def arm_fields(name: str, changes: dict) -> dict[str, str]:
+    """What a row says of its arm beside the recipe: `arm`, its `estimator` (the arm's own name unless params.yaml says
+    another) and the operand it stands for, `placement`: weights (unless said otherwise), activations or both."""
+    return {"arm": name, "estimator": changes.get("estimator", name), "placement": changes.get("placement", "weights")}
+
+
+def without_arm_fields(changes: dict) -> dict:
+    """The keys of an arm that are the recipe's."""
+    return {key: value for key, value in changes.items() if key not in ARM_FIELDS}
 
 
 def merged(*layers: dict) -> dict:

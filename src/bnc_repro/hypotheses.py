@@ -5,8 +5,8 @@ H4 H1 holds under every optimizer. "Above each" is an intersection-union test (B
 the rivals', no correction is due for their number. The other way round, "below one of them", is corrected for it
 (Bonferroni). Over the claims of one family, H1 and H2 in every condition, Holm's procedure is applied, both ways.
 
-An arm's name is ESTIMATOR or ESTIMATOR-CONDITION, such as mlp-sgd or mlp-activations-sgd; arms of one condition are
-compared with each other. Whatever diverged in a run cannot be above anything; pairs are those that both finished.
+A row names its estimator and its placement; a condition is a placement under an optimizer, and arms of one condition
+are compared with each other. Whatever diverged in a run cannot be above anything; pairs are those that both finished.
 """
 
 import pandas as pd
@@ -23,12 +23,19 @@ LEVEL = 0.05
 
 
 def conditions(rows: list[dict]) -> dict[str, list[dict]]:
-    """The rows of each condition, with the estimator as their arm; the key of the only one may be ""."""
+    """The rows of each condition, with the estimator as their arm. A condition is called by what differs between the
+    rows: the placement, the optimizer, both ("weights-adam") or, where there is only one, nothing ("")."""
+    places = {_place(row) for row in rows}
+    differ = [axis for axis in (0, 1) if len({place[axis] for place in places}) > 1]
     found: dict[str, list[dict]] = {}
     for row in rows:
-        estimator, _, condition = row["arm"].partition("-")
-        found.setdefault(condition, []).append(row | {"arm": estimator})
+        condition = "-".join(_place(row)[axis] for axis in differ)
+        found.setdefault(condition, []).append(row | {"arm": row["estimator"]})
     return found
+
+
+def _place(row: dict) -> tuple[str, str]:
+    return row["placement"], row["recipe"]["optimizer"]
 
 
 def identical(rows: list[dict]) -> list[list[str]]:
@@ -91,6 +98,7 @@ def tests(rows: list[dict]) -> list[dict]:
             below = [p[rival] if e.mean < 0 and not lost[rival] else 1.0 for rival, e in made.items()]
             found.append({
                 "name": name, "text": text, "condition": condition, "arm": arm, "made": made, "lost": lost[arm],
+                "place": _place(own[0]),
                 "left_out": [rival for rival in rivals if rival not in made], "p": max(above, default=1.0),
                 "below": min(1.0, len(made) * min(below)) if made else 1.0, "headline": own[0]["headline"],
             })  # fmt: skip
@@ -122,9 +130,7 @@ def over_conditions(found: list[dict]) -> list[dict]:
     judged = {}
     for test in found:
         if test["name"] == "H1":
-            parts = set(test["condition"].split("-"))
-            place = next(iter(parts & set(PLACEMENTS)), "weights")
-            judged[place, next(iter(parts & set(OPTIMIZERS)), "")] = test["verdict"]
+            judged[test["place"]] = test["verdict"]
     lines = []
     for name, text, axis, wanted in (("H3", "H1 for weights, activations and both", 0, PLACEMENTS),
                                      ("H4", "H1 under SGD and under Adam", 1, OPTIMIZERS)):  # fmt: skip

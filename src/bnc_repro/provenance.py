@@ -1,7 +1,8 @@
 """Where a number comes from: random streams, the source that was run, the data it saw, the machine.
 
-A run's fingerprint covers its recipe, its data and the source of every module it imports; a row made by other
-code is therefore another run. The import closure is read from the source text, nothing is executed.
+A run's fingerprint covers its recipe, its data and the source of every module it imports, without comments, docstrings
+and formatting; a row made by other code is therefore another run, unless `ledger` says that both give the same digits.
+The import closure is read from the source text, nothing is executed.
 """
 
 import ast
@@ -9,11 +10,17 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
+from .source import meaning
+
 PACKAGE = Path(__file__).parent
+# The task of each experiment; a run imports the one it needs.
+TASK_MODULES = {"imagenet_resnet": "classify", "linear_vs_soft": "classify", "coco_pose": "pose"}
+DIGITS = 16  # of a fingerprint in a row
 
 
 def stream(seed: int, name: str) -> int:
@@ -21,37 +28,53 @@ def stream(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{name}/{seed}".encode()).digest()[:6], "big")
 
 
-def imports(module: str, function: str | None = None) -> set[str]:
-    """Modules of this package that `module` imports; of its functions only `function` counts, if one is named."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-    body: list[ast.AST] = [tree]
-    if function is not None:
-        kept = [node for node in tree.body if not isinstance(node, ast.FunctionDef) or node.name == function]
-        if not any(isinstance(node, ast.FunctionDef) and node.name == function for node in kept):
-            raise ValueError(f"{module}.py has no function {function}")
-        body = list(kept)
-    found = set()
-    for node in (inner for outer in body for inner in ast.walk(outer)):
+def imports(module: str, package: Path | None = None) -> set[str]:
+    """Modules of this package (or of a copy of it in the folder `package`) that `module` imports."""
+    folder, found = package or PACKAGE, set()
+    for node in ast.walk(ast.parse((folder / f"{module}.py").read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             found |= {node.module} if node.module else {alias.name for alias in node.names}
-    return {name for name in found if (PACKAGE / f"{name}.py").is_file()}
+    return {name for name in found if (folder / f"{name}.py").is_file()}
 
 
-def closure(module: str, function: str | None = None) -> list[str]:
-    """`module` and all that it imports within this package, directly or not, in alphabetical order."""
-    seen, waiting = {module}, imports(module, function)
+def closure(start: set[str], without: set[str], package: Path | None = None) -> list[str]:
+    """The modules `start` and all that they import within the package, directly or not, in alphabetical order; those
+    in `without` are not entered."""
+    found, waiting = set(start), set(start)
     while waiting:
-        seen |= waiting
-        waiting = set().union(*map(imports, waiting)) - seen
-    return sorted(seen)
+        waiting = set().union(*(imports(module, package) for module in waiting)) - found - without
+        found |= waiting
+    return sorted(found)
 
 
-def source_fingerprint(modules: list[str]) -> str:
-    """sha256 over the names and texts of `modules`."""
-    digest = hashlib.sha256()
-    for name in modules:
-        digest.update(f"{name}\0".encode() + (PACKAGE / f"{name}.py").read_bytes() + b"\0")
-    return digest.hexdigest()
+def modules(experiment: str, package: Path | None = None) -> list[str]:
+    """The modules that a run of `experiment` imports, and that its fingerprint covers."""
+    task = TASK_MODULES[experiment]
+    return closure({"run", task}, set(TASK_MODULES.values()) - {task}, package)
+
+
+def module_fingerprints(names: list[str], package: Path | None = None) -> dict[str, str]:
+    """module -> sha256 of its code without comments, docstrings and formatting."""
+    texts = ((name, ((package or PACKAGE) / f"{name}.py").read_text()) for name in names)
+    return {name: hashlib.sha256(_meaning(text).encode()).hexdigest()[:DIGITS] for name, text in texts}
+
+
+_meaning = lru_cache(meaning)
+
+
+def source_fingerprint(names: list[str], package: Path | None = None) -> str:
+    """sha256 over the names and the code of modules."""
+    text = json.dumps(module_fingerprints(names, package), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+# Read when this module is: an edit after that is not the code that runs.
+SOURCES = {experiment: source_fingerprint(modules(experiment)) for experiment in TASK_MODULES}
+
+
+def recipe_fingerprint(identity: dict) -> str:
+    """sha256 of what makes two recipes the same, `config.identity`."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def file_fingerprint(path: str | Path) -> str:
@@ -66,9 +89,25 @@ def data_fingerprint(root: str | Path) -> str:
     manifest alone where there is one, as a run compares it with the files."""
     if (Path(root) / "manifest.csv").is_file():
         return file_fingerprint(Path(root) / "manifest.csv")
-    files = sorted(path for path in Path(root).rglob("*") if path.is_file())
+    files = sorted(_files(Path(root)))
     stamps = tuple((str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _data_fingerprint(str(root), stamps)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Every file below `root`, through linked folders too. Raises ValueError where a link leads back to where it
+    lies."""
+    waiting = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        real = folder.resolve()
+        if real in above:
+            raise ValueError(f"{folder} links to a folder that it lies in; remove the link")
+        for path in folder.iterdir():
+            if path.is_dir():
+                waiting.append((path, above | {real}))
+            elif path.is_file():
+                yield path
 
 
 @lru_cache
@@ -82,19 +121,22 @@ def _data_fingerprint(root: str, stamps: tuple) -> str:
     return digest.hexdigest()
 
 
-def run_fingerprint(identity: dict, data: str, source: str) -> str:
-    """The twelve characters that name a run's folder."""
-    text = json.dumps([identity, data, source], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def run_fingerprint(parts: dict[str, str]) -> str:
+    """The twelve characters that name a run's folder, from the fingerprints of recipe, data and source."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def git_state(folder: Path) -> dict:
-    """{"commit": ..., "dirty": ...} of the clone; None for both outside of one."""
+def git_state() -> dict:
+    """{"commit": ..., "dirty": ...} of the clone that this package's code lies in, wherever the process stands; None
+    for both outside of one. Files that git does not know are a difference too."""
     def ask(*words: str) -> str | None:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 
-    changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src", "params.yaml", "data.dvc")
+    if ask("ls-files", "--error-unmatch", "__init__.py") is None:  # installed, say in a clone's own environment
+        return {"commit": None, "dirty": None}
+    paths = [f":/{name}" for name in ("src", "params.yaml", "pipelines", "data.dvc")]
+    changed = ask("status", "--porcelain", "--untracked-files=all", "--", *paths)
     return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 

@@ -3,8 +3,6 @@
 import base64
 import io
 import json
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -23,51 +21,50 @@ def publish() -> list[Path]:
     Rows of recipes that the profile no longer has leave results/ (git keeps them) once the new ones are there.
     """
     root, written = config.project_root(), []
-    with _data_looked_at_once():
-        for profile in config.PROFILES:
-            for name, recipes in _wanted(profile).items():
-                folder = root / "results" / profile / name
-                there = [folder_of(recipe) / "row.json" if recipe.data.folder.is_dir() else None for recipe in recipes]
-                new = _copied([path for path in there if path and path.is_file()], folder)
-                written += new
-                if len(new) == len(set(there)):
-                    for path in set(folder.glob("*.json")) - set(new):
-                        path.unlink()
+    for profile in config.PROFILES:
+        for name, recipes in _wanted(profile).items():
+            folder = root / "results" / profile / name
+            folders = {recipe.data.folder for recipe, _ in recipes}
+            data = {place: provenance.data_fingerprint(place) for place in folders if place.is_dir()}
+            there = {folder_of(recipe, data=data[recipe.data.folder]) / "row.json": fields
+                     for recipe, fields in recipes if recipe.data.folder in data}  # fmt: skip
+            new = _copied({path: fields for path, fields in there.items() if path.is_file()}, folder)
+            written += new
+            if len(new) == len(recipes) == len(there):
+                for path in set(folder.glob("*.json")) - set(new):
+                    path.unlink()
     return [*written, *write_pages(root)]
 
 
-@contextmanager
-def _data_looked_at_once():
-    """Fingerprints of data folders are taken once, not once a run: a folder of class folders has many files."""
-    taken = provenance.data_fingerprint
-    provenance.data_fingerprint = cache(taken)
-    try:
-        yield
-    finally:
-        provenance.data_fingerprint = taken
-
-
-def _wanted(profile: str) -> dict[str, list[config.Recipe]]:
-    """Folder in results/<profile>/ -> the recipes whose rows belong there: an experiment's, or those of its tuning."""
-    found: dict[str, list[config.Recipe]] = {}
+def _wanted(profile: str) -> dict[str, list[tuple[config.Recipe, dict]]]:
+    """Folder in results/<profile>/ -> the recipes whose rows belong there, an experiment's or those of its tuning, each
+    with the fields of its arm (of several arms with one recipe, the first's)."""
+    wanted: dict[str, list[tuple[config.Recipe, dict]]] = {}
     for experiment in config.experiments(profile):
         section = config.experiment_section(experiment, profile)
-        found[experiment] = [config.recipe(experiment, profile, arm, seed=seed)
-                             for arm in section["arms"] for seed in section["seeds"]]  # fmt: skip
-        if tuning.tuned(experiment, profile):
-            found["tuning"] = [recipe for arm in section["arms"] for recipe in tuning.grid(experiment, profile, arm)]
-    return found
+        recipes: dict[config.Recipe, dict] = {}
+        grids: dict[config.Recipe, dict] = {}
+        for arm, changes in section["arms"].items():
+            for seed in section["seeds"]:
+                recipes.setdefault(config.recipe(experiment, profile, arm, seed=seed), config.arm_fields(arm, changes))
+            if tuning.tuned(experiment, profile):
+                for recipe in tuning.grid(experiment, profile, arm):
+                    grids.setdefault(recipe, config.arm_fields(arm, changes))
+        wanted[experiment] = list(recipes.items())
+        if grids:
+            wanted["tuning"] = list(grids.items())
+    return wanted
 
 
-def _copied(rows: list[Path], folder: Path) -> list[Path]:
-    """The rows' copies in `folder`, each in place of an older row of the same recipe."""
+def _copied(rows: dict[Path, dict], folder: Path) -> list[Path]:
+    """The rows' copies in `folder` with the fields of their arms, each in place of an older row of the same recipe."""
     def recipe(path: Path) -> config.Recipe:
         return config.make(**json.loads(path.read_text())["recipe"])
 
     older, copies = {recipe(path): path for path in folder.glob("*.json")}, []
-    for row in dict.fromkeys(rows):
+    for row, fields in rows.items():
         copies.append(folder / f"{row.parent.name}.json")
-        write_json(copies[-1], json.loads(row.read_text()))
+        write_json(copies[-1], json.loads(row.read_text()) | fields)
         if older.get(recipe(row), copies[-1]) != copies[-1]:
             older[recipe(row)].unlink()
     return copies

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from . import config, statistics
+from . import config, ledger, statistics
 from .checkpoint import write_json
 
 UNITS = {"top1": "points", "AP": "AP", "PCK": "PCK@0.2"}
@@ -93,22 +93,23 @@ def save_metrics(rows: list[dict], profile: str) -> None:
 
 def stored(profile: str, experiment: str) -> list[dict]:
     """All rows in results/, whatever params.yaml says today, by title and seed."""
-    paths = (config.project_root() / "results" / profile / experiment).glob("*.json")
-    return sorted((json.loads(path.read_text()) for path in paths), key=lambda row: (row["title"], row["seed"]))
+    return sorted(ledger.rows(profile, experiment), key=lambda row: (row["title"], row["seed"]))
 
 
 def published(profile: str, experiment: str) -> list[dict]:
-    """The rows in results/, each with the arm of the profile's params.yaml it belongs to (others are left out)."""
+    """The rows in results/, each with the arm of the profile's params.yaml it belongs to (others are left out), and
+    with `current`: whether today's code would give its digits (`ledger.is_current`)."""
     section = config.experiment_section(experiment, profile)
     arms: dict[str, list[str]] = {}
     for arm in section["arms"]:
         for seed in section["seeds"]:
             key = json.dumps(config.identity(config.recipe(experiment, profile, arm, seed=seed)))
             arms.setdefault(key, []).append(arm)  # arms of two conditions may be one and the same run
-    rows = []
+    rows, joined = [], ledger.joined(profile, experiment)
     for row in stored(profile, experiment):
         key = json.dumps(config.identity(config.make(**row["recipe"])))
-        rows += [{"arm": arm} | row for arm in arms.get(key, [])]
+        current = {"current": row["fingerprints"]["source"] in joined}
+        rows += [row | config.arm_fields(arm, section["arms"][arm]) | current for arm in arms.get(key, [])]
     order = list(section["arms"])
     return sorted(rows, key=lambda row: (order.index(row["arm"]), row["seed"]))
 

@@ -7,7 +7,6 @@ on, and a second process on the same run waits.
 import datetime
 import json
 import os
-import resource
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,9 +15,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import checkpoint, config, distributed, provenance, released
+from . import checkpoint, config, distributed, ledger, provenance, released
 from .binarizers import own_file
 from .config import Recipe
+from .device import device_name, peak_memory_mib, pick_device
 from .layers import watch
 from .train import Diverged, say, train
 
@@ -47,7 +47,7 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
     is a row with status "diverged").
     """
     folder = folder_of(recipe, runs)
-    published = published_row(recipe, folder.name) if reuse_published else None
+    published = published_row(recipe) if reuse_published else None
     if published is not None:
         return published
     device = pick_device(recipe)
@@ -100,9 +100,9 @@ def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: to
         "best": max(judged, key=lambda epoch: epoch[task.headline] or 0)[task.headline] if judged else None,
         "parameters": sum(p.numel() for p in task.network.parameters()),
         "seconds": round(trained_seconds, 1), "items_per_second": round(items / trained_seconds, 1) if items else None,
-        "peak_memory_mib": _peak_memory_mib(device), "device": _device_name(device), "processes": distributed.size(),
+        "peak_memory_mib": peak_memory_mib(device), "device": device_name(device), "processes": distributed.size(),
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **provenance.git_state(Path.cwd()), "versions": provenance.versions(),
+        "fingerprints": fingerprints(recipe), **provenance.git_state(), "versions": provenance.versions(),
         "recipe": config.as_dict(recipe), "curve": curve,
         "binary_layers": watch(task.network, task.sample()) if status == "finished" and task.sample else [],
         "examples": task.examples(task.network) if status == "finished" else [],
@@ -110,12 +110,13 @@ def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: to
 
 
 def run_arms(experiment: str, profile: str, seeds: list[int], recipe: dict, arms: dict) -> list[dict]:
-    """The rows of every arm (name -> recipe keys that differ) under every seed, each with its `arm`."""
+    """The rows of every arm (name -> recipe keys that differ) under every seed, each with `config.arm_fields`."""
     rows = []
     for name, changes in arms.items():
         for seed in seeds:
-            values = config.merged(recipe, changes, {"seed": seed})
-            rows.append({"arm": name} | run(config.make(experiment=experiment, profile=profile, **values)))
+            values = config.merged(recipe, config.without_arm_fields(changes), {"seed": seed})
+            recipe_of_arm = config.make(experiment=experiment, profile=profile, **values)
+            rows.append(run(recipe_of_arm) | config.arm_fields(name, changes))
     return rows
 
 
@@ -128,17 +129,12 @@ def title(recipe: Recipe) -> str:
     return f"{recipe.network} {weights}/{activations}" + (f" ({preset})" if learnt else "")
 
 
-def modules(experiment: str) -> list[str]:
-    """The modules of this package that a run of `experiment` imports, and that its fingerprint covers."""
-    return provenance.closure("run", TASKS[experiment].__name__)
+def fingerprints(recipe: Recipe, data: str | None = None) -> dict[str, str]:
+    """What a run is made of, each by itself: `recipe` (with the files that it names), `data` (looked at now, unless its
+    fingerprint is given) and `source`.
 
-
-# Read when this module is: an edit after that is not the code that runs.
-SOURCES = {experiment: provenance.source_fingerprint(modules(experiment)) for experiment in TASKS}
-
-
-def folder_of(recipe: Recipe, runs: Path | None = None) -> Path:
-    """runs/<profile>/<experiment>/<fingerprint>. Raises ValueError when the data folder does not exist."""
+    Raises ValueError when the data folder, or a file that the recipe names, does not exist.
+    """
     root = recipe.data.folder
     if not recipe.data.root or not root.is_dir():
         raise ValueError(missing_data(recipe))
@@ -151,9 +147,15 @@ def folder_of(recipe: Recipe, runs: Path | None = None) -> Path:
             identity[key] = provenance.file_fingerprint(own_file(identity[key])) + identity[key].rpartition(":")[2]
     if recipe.pose.detections:
         identity["pose"]["detections"] = provenance.file_fingerprint(recipe.pose.detections)
-    fingerprint = provenance.run_fingerprint(
-        identity, provenance.data_fingerprint(root), SOURCES[recipe.experiment]
-    )
+    return {
+        "recipe": provenance.recipe_fingerprint(identity), "data": data or provenance.data_fingerprint(root),
+        "source": provenance.SOURCES[recipe.experiment],
+    }  # fmt: skip
+
+
+def folder_of(recipe: Recipe, runs: Path | None = None, data: str | None = None) -> Path:
+    """runs/<profile>/<experiment>/<fingerprint>. Raises ValueError as `fingerprints` does."""
+    fingerprint = provenance.run_fingerprint(fingerprints(recipe, data))
     return (runs or config.project_root() / "runs") / recipe.profile / recipe.experiment / fingerprint
 
 
@@ -167,21 +169,17 @@ def missing_data(recipe: Recipe) -> str:
     )
 
 
-def published_row(recipe: Recipe, fingerprint: str) -> dict | None:
-    """The row of this very run from results/, if the environment asks for published rows."""
+def published_row(recipe: Recipe) -> dict | None:
+    """The row of this very run from results/, by today's code or by code that the ledger joins to it, if the
+    environment asks for published rows."""
     if os.environ.get("BNC_REPRO_REUSE") != "results":
         return None
-    return _read(config.project_root() / "results" / recipe.profile / recipe.experiment / f"{fingerprint}.json")
-
-
-def pick_device(recipe: Recipe) -> torch.device:
-    """CUDA where there is one, else the CPU; the larger profiles refuse to crawl on a CPU."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(distributed.on_this_machine())
-        return torch.device("cuda", distributed.on_this_machine())
-    if recipe.profile in ("gpu", "paper"):
-        raise ValueError(f"the {recipe.profile} profile needs a CUDA device and this machine has none; run `small`")
-    return torch.device("cpu")
+    wanted = fingerprints(recipe)
+    for row in ledger.rows(recipe.profile, recipe.experiment):
+        same = all(row["fingerprints"][part] == wanted[part] for part in ("recipe", "data"))
+        if same and ledger.is_current(row):
+            return row
+    return None
 
 
 def load_network(path: str | Path, device: torch.device) -> tuple[nn.Module, Recipe, list[str]]:
@@ -271,17 +269,3 @@ def _start_from(network: nn.Module, recipe: Recipe, runs: Path | None) -> None:
         network.load_state_dict(wanted)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the network of this recipe: {error}") from error
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
-    return f"{model}, {torch.get_num_threads()} threads"
-
-
-def _peak_memory_mib(device: torch.device) -> int:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

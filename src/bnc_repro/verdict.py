@@ -29,10 +29,10 @@ def table(imagenet: list[dict], coco: list[dict], ablation: list[dict]) -> pd.Da
         lines.append({"claim": paper[claim]["text"], "claimed": claimed, "measured": measured, "verdict": said})
 
     for claim, rows in [*(("imagenet", own) for own in sets(imagenet)), *(("coco", own) for own in sets(coco))]:
-        values, unit = by_arm(rows), rows[0]["headline"]
+        values, unit, names = by_arm(rows), rows[0]["headline"], _estimators(rows)
         made = {arm: statistics.estimate(list(seeds.values())) for arm, seeds in values.items() if seeds}
         digits = 1 if unit == "top1" else 3
-        shown = ", ".join(f"{_short(arm)} {e.mean:.{digits}f}" + f" ± {e.deviation:.{digits}f}" * (e.count > 1)
+        shown = ", ".join(f"{names[arm]} {e.mean:.{digits}f}" + f" ± {e.deviation:.{digits}f}" * (e.count > 1)
                           for arm, e in made.items())  # fmt: skip
         claimed = f"{paper[claim]['value']:g} {paper[claim]['unit']}"
         line(claim, claimed, f"{_data(rows)}, {'top-1' if unit == 'top1' else unit}: {shown}",
@@ -41,7 +41,8 @@ def table(imagenet: list[dict], coco: list[dict], ablation: list[dict]) -> pd.Da
         floors, (*_, binary) = {row["arm"] for row in rows if row["recipe"].get("network") == "linear"}, by_arm(rows)
         for floor, made in hypotheses.paired(rows, binary, sorted(floors)).items():
             found = {"above": "agrees", "below": "disagrees"}.get(statistics.compare(made), "undecided")
-            shown = f"{_short(binary)} − {_short(floor)} {hypotheses.shown(made, rows[0]['headline'])}"
+            names = _estimators(rows)
+            shown = f"{names[binary]} − {names[floor]} {hypotheses.shown(made, rows[0]['headline'])}"
             line("mlp", "it trains a network", f"{_data(rows)}: {shown}",
                  f"{found} at this scale (the forward takes sign: preset `fixed`)")  # fmt: skip
     for test in hypotheses.tests(ablation):
@@ -154,9 +155,9 @@ def _gain(rows: list[dict], claimed: float) -> tuple[str, str]:
     return f"mlp − {best} {hypotheses.shown(made, rows[0]['headline'])}", found
 
 
+def _estimators(rows: list[dict]) -> dict[str, str]:
+    return {row["arm"]: row["estimator"] for row in rows}
+
+
 def _data(rows: list[dict]) -> str:
     return rows[0]["recipe"]["data"]["root"].rstrip("/").rpartition("/")[2]
-
-
-def _short(arm: str) -> str:
-    return arm.partition(" on ")[0]
