@@ -17,7 +17,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install repro test lab publish small gpu paper presets lock hooks clean clean-runs again
+.PHONY: help install repro test lab publish same-digits small gpu paper presets lock hooks clean clean-runs again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,10 @@ lab: $(STAMP) ## JupyterLab on the notebooks
 
 publish: $(STAMP) ## copy finished rows from runs/ to results/
 	@$(BIN)/python -m bnc_repro publish
+
+same-digits: $(STAMP) ## prove that an edit changed no number, and join old and new code in results/equivalent.csv (DATA=folder: small too)
+	@$(BIN)/dvc pull data.dvc
+	@$(if $(DATA),BNC_DATA='$(abspath $(DATA))') $(BIN)/python -m bnc_repro same-digits $(ARGS)
 
 small gpu paper: $(STAMP) ## the same on real data in DATA=folder: two cores, one GPU, every GPU of the machine
 	@$(if $(DATA),BNC_DATA='$(abspath $(DATA))') $(BIN)/dvc repro pipelines/$@/dvc.yaml

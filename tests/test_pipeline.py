@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import nbformat
 import pytest
 import yaml
 
-from bnc_repro import config, notebook, provenance, publish, report, run, statistics
+from bnc_repro import config, ledger, notebook, provenance, publish, report, run, same_digits, stages, statistics
 from bnc_repro.binarizers import BINARIZERS
 
 ROOT = Path(__file__).parent.parent
@@ -26,27 +27,6 @@ def command(*words, **options):
     """python -m bnc_repro WORDS in the clone."""
     words = [sys.executable, "-m", "bnc_repro", *map(str, words)]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, **options)
-
-
-def expected_modules(name, stage):
-    """The modules that a stage's command imports, those of its notebook's cells included."""
-    if name in ("cells", "data"):
-        return None
-    found = {"__main__"}
-    if page := re.match(r"python -m bnc_repro notebook (\S+)", stage["cmd"]):
-        cells = json.loads((ROOT / "notebooks" / f"{page[1]}.ipynb").read_text())["cells"]
-        code = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code")
-        named = re.findall(r"^from bnc_repro import (.+)", code, re.M)
-        waiting = {*", ".join(named).split(", "), *re.findall(r"^from bnc_repro\.(\w+)", code, re.M), "notebook"}
-        while waiting := waiting - found - {"run"}:  # of run what the experiment needs, see below
-            found |= waiting
-            waiting = set().union(*map(provenance.imports, waiting))
-    if name == "tuning":
-        found.add(name)
-    trained = {"images": "imagenet_resnet", "poses": "coco_pose"}
-    trained |= dict.fromkeys(("ablation", "tuning"), "linear_vs_soft")
-    experiments = SAMPLE if name == "verdict" else [trained.get(name, name)]
-    return found.union(*(run.modules(experiment) for experiment in experiments if experiment in SAMPLE))
 
 
 def test_stages_notice_other_data(tmp_path):
@@ -65,39 +45,104 @@ def test_stages_notice_other_data(tmp_path):
     assert found[0]["$BNC_DATA/tiny-imagenet-40"] is None
 
 
-def test_every_trained_stage_depends_on_its_data():
-    """In the profiles that train on a user's data."""
-    for file in STAGE_FILES[1:]:
-        stages = yaml.safe_load(file.read_text())["stages"]
-        for name, stage in stages.items():
-            if "data" in stages and (" run " in stage["cmd"] or " tune " in stage["cmd"] or name in SAMPLE):
-                assert f"runs/{file.parent.name}/data/" in " ".join(stage["deps"]), f"{name} of {file}"
-    assert all("data" in yaml.safe_load((ROOT / "pipelines" / profile / "dvc.yaml").read_text())["stages"]
-               for profile in ("small", "gpu", "paper"))  # fmt: skip
+def stages_of(file):
+    """The stages of a pipeline by name, as DVC resolves them."""
+    done = subprocess.run([sys.executable, "-m", "dvc", "stage", "list", "--name-only", str(file)], cwd=ROOT,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    written, found = yaml.safe_load(file.read_text())["stages"], {}
+    for name in (line.rpartition(":")[2] for line in done.stdout.split()):
+        group, _, key = name.partition("@")
+        stage = written[group]
+        if key:
+            item = stage["foreach"][key] if isinstance(stage["foreach"], dict) else key
+            text = json.dumps(stage["do"]).replace("${key}", key).replace("${item}", item)
+            stage = json.loads(text)
+        found[name] = stage
+    return found
 
 
 @pytest.mark.parametrize("file", STAGE_FILES, ids=lambda file: file.parent.name)
-def test_stages_depend_on_what_they_import(file):
-    """Each stage's modules in dvc.yaml are its import closure, so nothing stale is kept and nothing runs in vain."""
-    for name, stage in yaml.safe_load(file.read_text())["stages"].items():
-        wanted = expected_modules(name, stage)
-        if wanted is not None:
-            listed = {Path(dep).stem for dep in stage["deps"] if dep.startswith("src/")}
-            assert listed == wanted, f"stage {name} of {file}"
-
-
-@pytest.mark.parametrize("file", STAGE_FILES, ids=lambda file: file.parent.name)
-def test_the_matrix_is_the_arms(file):
-    """A stage that trains an arm at a time names exactly the arms of its profile that are trained."""
+def test_stages_depend_on_what_they_run(file):
+    """A stage that trains depends on its data, its parameters and its code; one that reads on the rows, on its notebook
+    and on the code that it runs."""
     profile = "sample" if file.parent == ROOT else file.parent.name
-    stages = yaml.safe_load(file.read_text())["stages"]
-    trains = {"ablation": "linear_vs_soft", "tuning": "linear_vs_soft", "images": "imagenet_resnet",
-              "poses": "coco_pose"}  # fmt: skip
-    for name, experiment in trains.items():
-        if name in stages:
-            arms = config.experiment_section(experiment, profile)["arms"]
-            trained = [arm for arm, changes in arms.items() if changes.get("network") != "mean_pose"]
-            assert stages[name]["matrix"]["arm"] == trained
+    trained = set(config.experiments(profile))
+    for name, stage in stages_of(file).items():
+        deps, words = stage.get("deps", []), stage["cmd"].split()[3:]
+        if words[0] in ("run", "tune"):
+            experiment = words[1]
+            trained.discard(experiment)
+            root = config.recipe(experiment, profile).data.root
+            assert {f"runs/{profile}/data/{experiment}.json", root} & set(deps), f"{name} of {file}"
+            assert f"runs/{profile}/code/{experiment}.json" in deps, f"{name} of {file}"
+            assert experiment in str(stage["params"])
+        elif words[0] == "notebook":
+            assert f"runs/{profile}/code/{words[1]}.json" in deps, f"{name} of {file}"
+            experiment = notebook.STAGES[words[1]]
+            assert not experiment or f"runs/{profile}/rows/{experiment}" in deps, f"{name} of {file}"
+    assert not trained, f"{file} trains no {trained}"
+
+
+def folder_imports(module):
+    """Modules of the package that are really imported with a module, by a fresh Python."""
+    code = f"import bnc_repro.{module}, sys; print(*(n for n in sys.modules if n.startswith('bnc_repro.')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[1] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize(("experiment", "task"), provenance.TASK_MODULES.items())
+def test_the_code_of_a_run_is_what_it_imports(experiment, task):
+    """The closure that is read from the text holds every module that Python loads for a run."""
+    assert folder_imports("run") | folder_imports(task) <= set(provenance.modules(experiment))
+
+
+def test_the_code_of_a_notebook_is_what_its_cells_name(tmp_path):
+    """The file of a stage lists the modules that the cells name, those of its experiment, and the cells themselves; a
+    module that nothing of it imports is not there."""
+    written = {path.stem: json.loads(path.read_text()) for path in stages.write_code(tmp_path, "sample")}
+    assert written.keys() == {*notebook.STAGES, *config.EXPERIMENTS}
+    page = written["02-coco-pose"]
+    assert {"drawing", "cost", "posenets", "hypotheses", "train", "pose", "notebooks/02-coco-pose.ipynb"} <= page.keys()
+    assert not {"convert", "classifiers", "people"} & page.keys()
+    assert {"classify", "pose"} <= written["04-verdict"].keys()
+    assert written["linear_vs_soft"] == provenance.module_fingerprints(provenance.modules("linear_vs_soft"))
+
+
+def edited(copy, module, old, new):
+    """Change a module's text in a copy of the clone, once."""
+    path = copy / "src" / "bnc_repro" / f"{module}.py"
+    text = path.read_text()
+    assert text.count(old) >= 1
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.slow
+def test_words_leave_the_stages_alone_and_code_does_not(tmp_path):
+    """A comment, a docstring and a reformatted line in train.py change no fingerprint and no file that a stage depends
+    on, nor what `dvc status` says; a changed `+` in optim.py makes what depends on it, and nothing else, stale."""
+    copy = tmp_path / "clone"
+    shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(
+        ".venv", "runs", "data", "data-store", "cache", "tmp", ".git", "small", "presets", "__pycache__"))  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(copy / "src")}
+
+    def run_there(*words):
+        return subprocess.run([sys.executable, "-m", *words], cwd=copy, env=environment, capture_output=True,
+                              text=True, check=True).stdout  # fmt: skip
+
+    def code():
+        run_there("bnc_repro", "code")
+        return {path.name: path.read_text() for path in (copy / "runs/sample/code").iterdir()}
+
+    subprocess.run(["git", "init", "--quiet"], cwd=copy, check=True)
+    before, status = code(), run_there("dvc", "status", "code")
+    edited(copy, "train", '"""', '"""Another word. ')
+    edited(copy, "train", "    return curve\n", "    return (\n        curve\n    )  # a comment\n\n\n")
+    assert code() == before
+    assert run_there("dvc", "status", "code") == status
+    edited(copy, "posenets", "before = head", "before = head + 0")
+    after = code()
+    stale = {name for name in before if before[name] != after[name]}
+    assert stale == {"coco_pose.json", "02-coco-pose.json", "04-verdict.json"}
 
 
 @pytest.mark.parametrize("profile", config.PROFILES)
@@ -123,28 +168,35 @@ def test_an_undeclared_parameter_stops_the_stage(monkeypatch):
         notebook.execute("04-verdict", "sample")
 
 
-@pytest.mark.parametrize("experiment", SAMPLE)
-def test_published_rows_are_of_this_code(experiment):
-    """results/sample holds the row of every arm and seed, made by the code, data and recipe of this tree.
+@pytest.mark.parametrize(
+    ("profile", "experiment"),
+    [(profile, experiment) for profile in same_digits.PROFILES for experiment in config.experiments(profile)],
+)
+def test_published_rows_are_current(profile, experiment):
+    """results/ holds the row of every arm and seed, made by today's code or by code that the ledger joins to it, from
+    the data of this tree.
 
-    After a change: `make repro`, then `make publish`.
+    After an edit that is meant to change no number: `make same-digits`. After one that does: train, `make publish`.
     """
-    folder = ROOT / "results" / "sample" / experiment
-    wanted = {
-        run.folder_of(config.recipe(experiment, "sample", arm, seed=seed)).name
-        for arm in SAMPLE[experiment]["arms"] for seed in SAMPLE[experiment]["seeds"]
-    }  # fmt: skip
-    assert {path.stem for path in folder.glob("*.json")} == wanted
+    section, rows = config.experiment_section(experiment, profile), report.published(profile, experiment)
+    assert {(row["arm"], row["seed"]) for row in rows} == {
+        (arm, seed) for arm in section["arms"] for seed in section["seeds"]
+    }
+    assert len(ledger.rows(profile, experiment)) == len({row["fingerprint"] for row in rows}), "rows of no arm"
+    stale = {row["fingerprints"]["source"] for row in rows if not row["current"]}
+    assert not stale, "run `make same-digits`, or train and publish anew"
+    for row in rows:
+        recipe = config.make(**row["recipe"])
+        assert row["fingerprints"]["recipe"] == provenance.recipe_fingerprint(config.identity(recipe))
+        if profile != "small":
+            assert row["fingerprints"]["data"] == provenance.data_fingerprint(recipe.data.folder)
 
 
-def test_published_studies_are_of_this_code():
-    """Rows of the presets study, where there are any, were made by the code, data and recipes of this tree."""
-    section = config.experiment_section("linear_vs_soft", "presets")
-    known = {
-        run.folder_of(config.recipe("linear_vs_soft", "presets", arm, seed=seed)).name
-        for arm in section["arms"] for seed in section["seeds"]
-    }  # fmt: skip
-    assert {path.stem for path in (ROOT / "results" / "presets" / "linear_vs_soft").glob("*.json")} <= known
+def test_the_tuning_is_current():
+    """The rows that chose `small`'s learning rates too."""
+    rows = ledger.rows("small", "tuning")
+    assert rows
+    assert all(ledger.is_current(row) for row in rows)
 
 
 @pytest.mark.parametrize("arm", ["linear-fixed", "mlp-fixed"])
@@ -194,9 +246,10 @@ def test_a_published_row_takes_the_place_of_its_recipes_older_one(tmp_path):
     source = tmp_path / "new" / "row.json"
     source.write_text(json.dumps(first | {"finished_at": "later"}))
     for _ in range(2):
-        assert publish._copied([source], results) == [results / "new.json"]
+        assert publish._copied({source: {"arm": "mlp"}}, results) == [results / "new.json"]
         assert {path.name for path in results.glob("*")} == {"new.json", "other.json"}
-    assert json.loads((results / "new.json").read_text())["finished_at"] == "later"
+    kept = json.loads((results / "new.json").read_text())
+    assert (kept["finished_at"], kept["arm"]) == ("later", "mlp")
 
 
 def test_floors_are_passed():

@@ -22,7 +22,7 @@ from bnc_repro import checkpoint, classify, config, health, images, provenance, 
 from bnc_repro import run as run_module
 from bnc_repro.classifiers import CLASSIFIERS
 from bnc_repro.layers import BinaryLinear
-from bnc_repro.run import folder_of, load_network, modules, run
+from bnc_repro.run import folder_of, load_network, run
 
 CPU = torch.device("cpu")
 
@@ -587,31 +587,29 @@ def test_a_second_process_waits_and_says_so(recipe, tmp_path, server):
 
 
 def test_a_fingerprint_covers_the_source_that_is_imported(recipe, tmp_path, monkeypatch):
-    """Touching train.py makes every run another one; touching posenets.py leaves the image runs alone."""
+    """Another number in train.py makes every run another one; in posenets.py it leaves the image runs alone."""
+    modules = provenance.modules
     assert "posenets" not in modules("imagenet_resnet")
     assert "classifiers" not in modules("coco_pose")
     for experiment in config.EXPERIMENTS:
-        assert {"run", "train", "binarizers", "ops", "config", "optim", "provenance"} <= set(
-            modules(experiment)
-        )
+        assert {"run", "train", "binarizers", "ops", "config", "optim", "provenance"} <= set(modules(experiment))
     copy = tmp_path / "copy"
     shutil.copytree(provenance.PACKAGE, copy)
-    monkeypatch.setattr(provenance, "PACKAGE", copy)
 
     def now() -> dict:
-        return {name: provenance.source_fingerprint(modules(name)) for name in config.EXPERIMENTS}
+        return {name: provenance.source_fingerprint(modules(name, copy), copy) for name in config.EXPERIMENTS}
 
     before, folder = now(), folder_of(recipe(), tmp_path)
+    assert before == provenance.SOURCES
     with open(copy / "posenets.py", "a") as file:
-        file.write("# touched\n")
+        file.write("TOUCHED = 1\n")
     after = now()
     assert [name for name in before if before[name] != after[name]] == ["coco_pose"]
-    assert folder_of(recipe(), tmp_path) == folder
     with open(copy / "train.py", "a") as file:
-        file.write("# touched\n")
+        file.write("TOUCHED = 1\n")
     assert all(after[name] != value for name, value in now().items())
     assert folder_of(recipe(), tmp_path) == folder, "code edited after it was imported is not the code that runs"
-    monkeypatch.setattr(run_module, "SOURCES", now())
+    monkeypatch.setattr(provenance, "SOURCES", now())
     assert folder_of(recipe(), tmp_path) != folder
 
 

@@ -1,6 +1,7 @@
 """The command line: python -m bnc_repro COMMAND. It parses, calls one function, and prints what that returns."""
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -10,51 +11,38 @@ from . import config
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """One run, or one for each of the profile's seeds; the path of the last row is the last line printed."""
+    """One run, or one for each of the profile's arms and seeds; the path of the last row is the last line printed."""
     from . import distributed
     from .checkpoint import write_json
     from .run import folder_of, run
+    from .torchrun import launch, processes_asked
     from .train import check_shares
 
     settings = config.parse_settings(options.set)
-    seeds = config.experiment_section(options.experiment, options.profile)["seeds"]
-    chosen = seeds if options.seed == "all" else [options.seed]
-    changes = [settings if seed is None else settings | {"seed": seed} for seed in chosen]
-    recipes = [config.recipe(options.experiment, options.profile, options.arm, **one) for one in changes]
-    processes = _processes(options)
+    section = config.experiment_section(options.experiment, options.profile)
+    arms = section["arms"] if options.arm == "all" else [options.arm]
+    seeds = section["seeds"] if options.seed == "all" else [options.seed]
+    recipes = {}
+    for arm in arms:
+        for seed in seeds:
+            changes = settings if seed is None else settings | {"seed": seed}
+            recipes[arm, seed] = config.recipe(options.experiment, options.profile, arm, **changes)
+    processes = processes_asked(options.processes)
     if processes > 1:
-        for recipe in recipes:  # what is wrong here would be wrong in each process, and in each restart
+        for recipe in recipes.values():  # what is wrong here would be wrong in each process, and in each restart
             check_shares(recipe, processes)
             folder_of(recipe)
         launch(processes)
-    for recipe in recipes:
+    for (arm, _), recipe in recipes.items():
         row = run(recipe, options.runs)
         if distributed.rank():
             continue
         print(f"{row['status']}: " + ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items() if value))
         path = folder_of(recipe, options.runs) / "row.json"
         if options.rows:
-            path = options.rows / f"{recipe.seed}.json"
+            path = options.rows / (str(arm) if options.arm == "all" else "") / f"{recipe.seed}.json"
             write_json(path, row)
         print(path)
-
-
-def _processes(options: argparse.Namespace) -> int:
-    """How many processes --processes asks for; 1 within torchrun, which has started its own."""
-    if options.processes == "gpus" and "TORCHELASTIC_RUN_ID" not in os.environ:
-        import torch
-
-        return max(1, torch.cuda.device_count())
-    return 1 if "TORCHELASTIC_RUN_ID" in os.environ or options.processes == "gpus" else options.processes
-
-
-def launch(processes: int) -> None:
-    """Become torchrun with this very command. A process that dies is started again, and resumes."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    words = ["--max-restarts=3", "-m", "bnc_repro", *sys.argv[1:]]
-    # Without this the processes of a second start may find the addresses of the first one's.
-    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    os.execve(sys.executable, [*torchrun, *words], {**os.environ, **own_store})
 
 
 def processes_or_gpus(text: str) -> int | str:
@@ -77,16 +65,18 @@ def tune_command(options: argparse.Namespace) -> None:
     from .checkpoint import write_json
     from .run import run
 
-    found: dict[float, list[float]] = {}
-    for recipe in tuning.grid(options.experiment, options.profile, options.arm):
-        row = run(recipe, options.runs)
-        if options.rows:
-            write_json(options.rows / f"{row['fingerprint']}.json", row)
-        found.setdefault(recipe.learning_rate, []).append(row["metrics"].get(row["headline"], 0.0))
-    means = {rate: sum(values) / len(values) for rate, values in found.items()}
-    for rate, mean in means.items():
-        print(f"{options.arm}: learning_rate {rate:g}: {mean:.2f} on held-out images")
-    print(max(means, key=means.get))
+    section = config.experiment_section(options.experiment, options.profile)
+    for arm in section["arms"] if options.arm == "all" else [options.arm]:
+        rates: dict[float, list[float]] = {}
+        for recipe in tuning.grid(options.experiment, options.profile, arm):
+            row = run(recipe, options.runs)
+            if options.rows:
+                write_json(options.rows / f"{row['fingerprint']}.json", row)
+            rates.setdefault(recipe.learning_rate, []).append(row["metrics"].get(row["headline"], 0.0))
+        means = {rate: sum(values) / len(values) for rate, values in rates.items()}
+        for rate, mean in means.items():
+            print(f"{arm}: learning_rate {rate:g}: {mean:.2f} on held-out images")
+        print(max(means, key=means.get))
 
 
 def _device():
@@ -132,7 +122,9 @@ def data_command(options: argparse.Namespace) -> None:
     """`check` says what is wrong with a folder; `make` makes the embedded data again; `state` writes for stages what
     the folders of a profile's experiment hold."""
     if options.action == "state":
-        print(_write_state(options.what, options.profile, options.target))
+        from . import stages
+
+        print(stages.write_state(options.what, options.profile, options.target))
         return
     if options.action == "make":
         from . import embedded, people
@@ -166,21 +158,6 @@ def data_command(options: argparse.Namespace) -> None:
     print(f"{folder}: nothing wrong")
 
 
-def _write_state(experiment: str, profile: str, target: str | None) -> Path:
-    """The fingerprint of each data folder of an experiment, null where there is none, as a file for stages."""
-    from . import provenance
-    from .checkpoint import write_json
-
-    section = config.experiment_section(experiment, profile)
-    recipes = [config.recipe(experiment, profile, arm) for arm in section["arms"]]
-    folders = {recipe.data.root: recipe.data.folder for recipe in recipes}
-    path = config.project_root() / (target or f"runs/{profile}/data/{experiment}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {root: provenance.data_fingerprint(folder) if folder.is_dir() else None
-                      for root, folder in folders.items()})  # fmt: skip
-    return path
-
-
 def list_command(options: argparse.Namespace) -> None:
     """Names that recipes know, or the rows that are there."""
     if options.what == "experiments":
@@ -202,13 +179,28 @@ def list_command(options: argparse.Namespace) -> None:
 
 
 def notebook_command(options: argparse.Namespace) -> None:
-    """Execute a notebook as a stage does, or write the cell sources that stages depend on."""
+    """Execute a notebook as a stage does."""
     from . import notebook
 
-    if options.name == "cells":
-        print("\n".join(map(str, notebook.write_cells(config.project_root() / "runs" / options.profile / "cells"))))
-    else:
-        print(notebook.execute(options.name, options.profile))
+    print(notebook.execute(options.name, options.profile))
+
+
+def code_command(options: argparse.Namespace) -> None:
+    """Write the fingerprints of code that the stages of a profile depend on."""
+    from . import stages
+
+    folder = config.project_root() / "runs" / options.profile / "code"
+    print("\n".join(map(str, stages.write_code(folder, options.profile))))
+
+
+def same_digits_command(options: argparse.Namespace) -> None:
+    """Train runs of the published rows by the code that made them and by today's; where every digit is the same, join
+    the two in results/equivalent.csv."""
+    from . import same_digits
+
+    say = functools.partial(print, flush=True)
+    if not same_digits.prove(options.profile or list(same_digits.PROFILES), options.seeds, say):
+        sys.exit("bnc_repro: not everything could be joined (see above); rows that differ are to be made anew")
 
 
 def publish_command(options: argparse.Namespace) -> None:
@@ -231,16 +223,16 @@ def parser() -> argparse.ArgumentParser:
     one = command("run", run_command)
     one.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(config.EXPERIMENTS))
     one.add_argument("--profile", default="sample", help=" | ".join(config.PROFILES))
-    one.add_argument("--arm", help="an arm of the profile's params.yaml")
+    one.add_argument("--arm", help="an arm of the profile's params.yaml, or `all` of them")
     one.add_argument("--seed", type=seed_or_all, help="a number, or `all`: each seed of the profile's params.yaml")
     one.add_argument("--processes", type=processes_or_gpus, default=1, help="a number, or `gpus`: one for each of them")
     one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
     one.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
-    one.add_argument("--rows", type=Path, help="also write each row to this folder, as SEED.json")
+    one.add_argument("--rows", type=Path, help="also write each row here, as SEED.json or ARM/SEED.json")
     grid = command("tune", tune_command)
     grid.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(config.EXPERIMENTS))
     grid.add_argument("--profile", default="small", help=" | ".join(config.PROFILES))
-    grid.add_argument("--arm", required=True, help="an arm of the profile's params.yaml")
+    grid.add_argument("--arm", required=True, help="an arm of the profile's params.yaml, or `all` of them")
     grid.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
     grid.add_argument("--rows", type=Path, help="also write each row to this folder")
     judge = command("evaluate", evaluate_command)
@@ -266,8 +258,13 @@ def parser() -> argparse.ArgumentParser:
     names = command("list", list_command)
     names.add_argument("what", nargs="?", default="rows", choices=("binarizers", "networks", "experiments", "rows"))
     page = command("notebook", notebook_command)
-    page.add_argument("name", help="its name in notebooks/ without .ipynb, or `cells`")
+    page.add_argument("name", help="its name in notebooks/ without .ipynb")
     page.add_argument("--profile", default="sample", choices=config.PROFILES)
+    code = command("code", code_command)
+    code.add_argument("--profile", default="sample", choices=config.PROFILES)
+    same = command("same-digits", same_digits_command)
+    same.add_argument("--profile", action="append", choices=config.PROFILES, help="all that have published rows")
+    same.add_argument("--seeds", type=int, default=1, help="so many seeds of each arm of the sample")
     command("publish", publish_command)
     return top
 

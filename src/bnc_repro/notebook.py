@@ -1,4 +1,4 @@
-"""Notebooks as stages: their cell sources, their execution through papermill, their HTML.
+"""Notebooks as stages: what they depend on, their execution through papermill, their HTML.
 
 papermill only warns of a parameter that a notebook does not declare; here it stops the stage with its name.
 """
@@ -67,16 +67,9 @@ def declared_parameters(source: Path) -> dict:
     raise ValueError(f"{source} has no cell tagged `parameters`; add one with plain literals")
 
 
-def write_cells(folder: Path) -> list[Path]:
-    """The code of each notebook as notebooks' stages depend on it: without outputs, ids or metadata."""
-    written = []
-    for name in STAGES:
-        cells = ["".join(cell["source"]) for cell in _code_cells(config.project_root() / "notebooks" / f"{name}.ipynb")]
-        target = folder / f"{name}.py"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("\n\n".join(cells) + "\n")
-        written.append(target)
-    return written
+def code(name: str) -> list[str]:
+    """The code cells of notebooks/<name>.ipynb, as text."""
+    return ["".join(cell["source"]) for cell in _code_cells(config.project_root() / "notebooks" / f"{name}.ipynb")]
 
 
 def _code_cells(source: Path) -> list[dict]:
