@@ -7,7 +7,7 @@ seed start from the same weights and see the data in the same order.
 import math
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import optimize, stats
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,44 @@ def paired(first: dict[int, float], second: dict[int, float], confidence: float 
     return estimate([first[seed] - second[seed] for seed in shared], confidence)
 
 
-def smallest_detectable(deviation: float, count: int, power: float = 0.8, confidence: float = 0.95) -> float:
-    """The true difference that `count` pairs of this deviation would call significant with probability `power`.
+def power(difference: float, deviation: float, count: int, confidence: float = 0.95) -> float:
+    """The probability that Student's two-sided test of `count` pairs of this deviation sees a true difference.
 
-    By the usual sum of two t quantiles, slightly too small for very few pairs. Raises ValueError below 2 pairs.
+    The statistic is noncentral t with count - 1 degrees of freedom (Cohen 1988). Raises ValueError below 2 pairs.
     """
     if count < 2:
         raise ValueError(f"a spread needs at least 2 pairs, got {count}")
-    quantiles = stats.t.ppf((1 + confidence) / 2, count - 1) + stats.t.ppf(power, count - 1)
-    return float(quantiles * deviation / math.sqrt(count))
+    if deviation == 0:
+        return float(difference != 0)
+    critical = stats.t.ppf((1 + confidence) / 2, count - 1)
+    shift = abs(difference) * math.sqrt(count) / deviation
+    if shift > 1e3 + 10 * critical:  # scipy's series gives nan far out, where nothing is missed
+        return 1.0
+    # The wrong side's share is at most that of a normal number beyond -shift: nothing from 6 on, where scipy gives nan.
+    wrong_side = stats.nct.cdf(-critical, count - 1, shift) if shift < 6 else 0.0
+    return float(stats.nct.sf(critical, count - 1, shift) + wrong_side)
 
 
-def pairs_needed(deviation: float, difference: float, power: float = 0.8, confidence: float = 0.95) -> int | None:
+def smallest_detectable(deviation: float, count: int, wanted: float = 0.8, confidence: float = 0.95) -> float:
+    """The true difference that `count` pairs of this deviation would call significant with probability `wanted`.
+
+    Raises ValueError below 2 pairs.
+    """
+    if deviation == 0:
+        return 0.0
+    unit = deviation / math.sqrt(count)
+    high = unit
+    while power(high, deviation, count, confidence) < wanted:
+        high *= 2
+    missing = lambda difference: power(difference, deviation, count, confidence) - wanted
+    return float(optimize.brentq(missing, 0.0, high, xtol=unit * 1e-9))
+
+
+def pairs_needed(deviation: float, difference: float, wanted: float = 0.8, confidence: float = 0.95) -> int | None:
     """The fewest pairs of this deviation that would show a true difference of this size; None: over a thousand."""
-    for count in range(2, 1001):
-        if smallest_detectable(deviation, count, power, confidence) <= abs(difference):
-            return count
-    return None
+    if power(difference, deviation, 1000, confidence) < wanted:
+        return None
+    return next(count for count in range(2, 1001) if power(difference, deviation, count, confidence) >= wanted)
 
 
 def p_value(difference: Estimate) -> float:
