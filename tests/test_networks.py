@@ -296,3 +296,30 @@ def test_layers_own_what_they_make_and_borrow_what_they_get():
     layer = BinaryLinear(3, 2, weight_binarizer=shared, activation_binarizer="linear")
     assert layer.weight_binarizer is shared
     assert [name for name, _ in layer.named_children()] == ["activation_binarizer"]
+
+
+def test_a_forward_that_fails_leaves_no_evaluator_behind():
+    """After an exception in the middle of the network a layer that is called directly evaluates F anew, for the weights
+    that it has by then."""
+    network, x = small(**BINARY), torch.randn(2, 3, 16, 16)
+    layers = [module for module in network.modules() if isinstance(module, BinaryConv2d)]
+    seen = []
+    handle = layers[1].register_forward_pre_hook(lambda layer, inputs: seen.append(layer.table) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        network(x)
+    handle.remove()
+    assert seen[0] is not None, "the evaluator was there when the forward failed"
+    assert all(layer.table is None for layer in layers)
+
+    layer = layers[1]
+    with torch.no_grad():
+        layer.weight.mul_(30)
+    inputs = torch.randn(2, layer.in_channels, 8, 8)
+    layer(inputs).square().sum().backward()
+    fresh = BinaryConv2d(layer.in_channels, layer.out_channels, 3, padding=1, bias=False,
+                         weight_binarizer=network.weight_binarizer, activation_binarizer="approx_sign")  # fmt: skip
+    fresh.stride = layer.stride
+    with torch.no_grad():
+        fresh.weight.copy_(layer.weight)
+    fresh(inputs).square().sum().backward()
+    torch.testing.assert_close(layer.weight.grad, fresh.weight.grad, rtol=0, atol=0)
