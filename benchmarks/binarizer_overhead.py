@@ -23,9 +23,9 @@ import torch
 from table import table_path
 from torch.nn import functional as F
 
-from bnc_repro.binarizers import BINARIZERS, LEARNT, get
-from bnc_repro.classifiers import CLASSIFIERS
-from bnc_repro.device import device_name as name_of
+from bnc_repro.binarizers.registry import BINARIZERS, LEARNT, get
+from bnc_repro.images.networks import CLASSIFIERS
+from bnc_repro.run.device import device_name as name_of
 
 SETTINGS = {"bireal18": ((3, 224, 224), 8, 1000), "resnet20": ((3, 32, 32), 128, 10)}
 FLOAT, REFERENCE, GROUP = "float", "ste", 6
@@ -118,13 +118,16 @@ def main() -> None:
     size, batch, _ = SETTINGS[options.network]
     device_name = name_of(device)
     lines = [
-        f"# Training step of {options.network}, batch {batch}, input {'x'.join(map(str, size))}", "",
+        f"# Training step of {options.network}, batch {batch}, input {'x'.join(map(str, size))}",
+        "",
         f"{device_name}, torch {torch.__version__}: median of {options.repeats} paired ratios (quartiles), each taken "
-        "within one run.", "Peak memory is the whole process's on a CPU, the allocator's on a GPU. While steps are "
-        "timed, glibc keeps freed memory.", "",
+        "within one run.",
+        "Peak memory is the whole process's on a CPU, the allocator's on a GPU. While steps are "
+        "timed, glibc keeps freed memory.",
+        "",
         "| estimator | step, ms | time : ste | time : float | peak memory, MiB | memory : ste | memory : float |",
         "| --- | --- | --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+    ]
     # First of all, as a process that starts another hands its own peak down to it.
     peaks = {name: peak_mib(name, options.network) for name in (FLOAT, REFERENCE, *others)}
     # A few networks at a time, as all would not fit in memory; each group is timed beside its own two references.

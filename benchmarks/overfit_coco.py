@@ -12,14 +12,23 @@ from pathlib import Path
 
 from table import table_path
 
-from bnc_repro import config, run
+from bnc_repro.recipe.build import make_recipe, merged
+from bnc_repro.run.execute import run
 
 RECIPE = {
-    "experiment": "coco_pose", "network": "sbpn", "stem": "half", "blocks": [2, 2, 2], "width": 48, "head": 96,
-    "activation_binarizer": "approx_sign", "batch_size": 8, "learning_rate": 0.005, "warmup_epochs": 2,
+    "experiment": "coco_pose",
+    "network": "sbpn",
+    "stem": "half",
+    "blocks": [2, 2, 2],
+    "width": 48,
+    "head": 96,
+    "activation_binarizer": "approx_sign",
+    "batch_size": 8,
+    "learning_rate": 0.005,
+    "warmup_epochs": 2,
     "evaluate_every": 20,
     "pose": {"sigma_px": 1.0, "loss": "cross_entropy", "flip_test": False},  # no flipped picture was learnt by heart
-}  # fmt: skip
+}
 FLOAT = {"weight_binarizer": None, "activation_binarizer": None}
 ARMS = {"mean pose": {"network": "mean_pose", **FLOAT}, "float": FLOAT, "binary": {}}
 
@@ -43,9 +52,11 @@ def main() -> None:
         for name in options.names:
             data = {"root": folder, "kind": "coco", "image_size": list(options.size)}
             own = {"epochs": options.epochs, "data": data, **ARMS[name]}
-            row = run.run(config.make(**config.merged(RECIPE, own)), root / "runs")
-            lines.append(f"| {name} | {row['metrics']['AP']:.3f} | {row['metrics']['AP50']:.3f} | {options.epochs} "
-                         f"| {row['seconds']:.0f} | {row['device']} |")  # fmt: skip
+            row = run(make_recipe(**merged(RECIPE, own)), root / "runs")
+            lines.append(
+                f"| {name} | {row['metrics']['AP']:.3f} | {row['metrics']['AP50']:.3f} | {options.epochs} "
+                f"| {row['seconds']:.0f} | {row['device']} |"
+            )
     title = f"# SBPN on the training images it is judged on, {options.size[0]}x{options.size[1]} px"
     count = len(list((source / "train2017").iterdir()))
     said = f"{count} images of COCO, their true boxes, no augmentation, no flip test; one seed."

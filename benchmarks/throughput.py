@@ -22,14 +22,20 @@ from table import table_path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bnc_repro import config, images, keypoints, pose
-from bnc_repro import device as machine
-from bnc_repro.classifiers import CLASSIFIERS
-from bnc_repro.losses import heatmap_loss, soft_cross_entropy
-from bnc_repro.ops import sign
-from bnc_repro.posenets import POSENETS
-from bnc_repro.straight_through import Binarizer
-from bnc_repro.train import loader
+from bnc_repro.binarizers.base import Binarizer
+from bnc_repro.binarizers.sign import sign
+from bnc_repro.images.networks import CLASSIFIERS
+from bnc_repro.images.pictures import normalise
+from bnc_repro.images.sets import load
+from bnc_repro.images.task import soft_cross_entropy
+from bnc_repro.poses import heatmaps, task
+from bnc_repro.poses.crops import CropBatches
+from bnc_repro.poses.heatmaps import heatmap_loss
+from bnc_repro.poses.networks import POSENETS
+from bnc_repro.recipe.clone import project_root
+from bnc_repro.recipe.schema import Data
+from bnc_repro.run.device import device_name, peak_memory_mib
+from bnc_repro.training.loader import loader
 
 CONTESTANTS = ("float", "binary", "binary, teacher", "released, teacher")
 WHOLE = {  # kind of data: items of an epoch, epochs, what that is
@@ -78,11 +84,11 @@ def contestant(name: str, network: str, data, device: torch.device):
 
     def pose_loss(batch: dict) -> Tensor:
         maps = tuple(side // 4 for side in size)
-        targets = keypoints.encode(batch["joints"], batch["visible"], size, maps, 2.0)
-        return heatmap_loss(model(pose.normalise(batch["image"])), *targets)
+        targets = heatmaps.encode(batch["joints"], batch["visible"], size, maps, 2.0)
+        return heatmap_loss(model(normalise(batch["image"])), *targets)
 
     def image_loss(batch: dict) -> Tensor:
-        x = images.normalise(batch["image"], kind, batch.get("light"))
+        x = normalise(batch["image"], kind, batch.get("light"))
         logits = model(x)
         loss = F.cross_entropy(logits, batch["label"])
         if teacher is not None:
@@ -134,17 +140,17 @@ def measure(names: list[str], options: argparse.Namespace, device: torch.device)
     return found
 
 
-def load(options: argparse.Namespace, device: torch.device):
+def training_set(options: argparse.Namespace, device: torch.device):
     """The training images."""
     kind, size, augment = SETTINGS[options.network]
     if kind == "imagefolder" and options.data is None:
         raise SystemExit(f"{options.network} is fed with pictures: name a folder as ImageNet's with --data")
-    root = options.data or config.project_root() / "data" / ("people" if kind == "coco" else "fashion-mnist")
+    root = options.data or project_root() / "data" / ("people" if kind == "coco" else "fashion-mnist")
     if kind == "coco":
-        return pose.Crops(root, pose.TRAIN, size, augment=True)
+        return CropBatches(root, task.TRAIN, size, augment=True)
     lighting = 0.1 if augment == "crop" else 0.0
-    data = config.Data(root=str(root), kind=kind, image_size=size, augment=augment, lighting=lighting)
-    made = images.load(data, train=True)
+    data = Data(root=str(root), kind=kind, image_size=size, augment=augment, lighting=lighting)
+    made = load(data, train=True)
     made.to(device)
     return made
 
@@ -156,7 +162,7 @@ def memory(name: str, options: argparse.Namespace, device: torch.device) -> floa
     batches = fed(data, 2, options.batch_size, 0, device)
     step(next(batches))
     step(next(batches))
-    return machine.peak_memory_mib(device)
+    return peak_memory_mib(device)
 
 
 def main() -> None:
@@ -185,16 +191,20 @@ def main() -> None:
         words = [sys.executable, __file__, *sys.argv[1:], "--memory", name]
         peaks[name] = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     found = measure(names, options, device)
-    device_name = machine.device_name(device)
+    name = device_name(device)
     each, epochs, said = WHOLE.get(kind, (0, 0, ""))
     lines = [
-        f"# Training throughput of {options.network}, batch {options.batch_size}", "",
+        f"# Training throughput of {options.network}, batch {options.batch_size}",
+        "",
         f"{device_name}, torch {torch.__version__}: median of {options.turns} turns of {options.steps} steps (lowest, "
-        f"highest), {options.workers} loading processes. " + (f"The last two columns are {said} "
-        f"({each:,} x {epochs} epochs) at this rate on this device." if each else ""), "",
+        f"highest), {options.workers} loading processes. "
+        + (
+            f"The last two columns are {said} ({each:,} x {epochs} epochs) at this rate on this device." if each else ""
+        ),
+        "",
         "| network | images/s | waiting for data | peak memory, MiB |" + (" days | device-hours |" if each else ""),
         "| --- | --- | --- | --- |" + (" --- | --- |" if each else ""),
-    ]  # fmt: skip
+    ]
     for name in names:
         rates = [options.batch_size / seconds for seconds, _ in found[name]]
         rate = statistics.median(rates)

@@ -56,9 +56,7 @@ def environment(project, text):
 
 def without_torch(text):
     """The lock less torch, torchvision and the CUDA packages that only they need."""
-    return "".join(
-        "\n".join(lines) + "\n" for name, _, lines in entries(text) if not TORCH_AND_CUDA.fullmatch(name)
-    )
+    return "".join("\n".join(lines) + "\n" for name, _, lines in entries(text) if not TORCH_AND_CUDA.fullmatch(name))
 
 
 if __name__ == "__main__":

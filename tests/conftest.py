@@ -1,9 +1,12 @@
-"""What several test files share: a small set of images that can be learnt."""
+"""What several test files share: a small set of images that can be learnt, and a recipe that learns it."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from bnc_repro.recipe.build import make_recipe, merged
+from bnc_repro.recipe.schema import Recipe
 
 SIZES = {"train": 320, "t10k": 100}
 
@@ -26,3 +29,27 @@ def data(tmp_path_factory) -> str:
         write_idx(root / "FashionMNIST" / "raw" / f"{part}-images-idx3-ubyte", pixels)
         write_idx(root / "FashionMNIST" / "raw" / f"{part}-labels-idx1-ubyte", labels)
     return str(root)
+
+
+@pytest.fixture
+def recipe(data):
+    """Makes a recipe of three epochs of ten steps, with shifts, of a network of two binary layers."""
+
+    def make(**changes) -> Recipe:
+        values = {
+            "width": 4,
+            "blocks": [1, 1],
+            "stem": "half",
+            "epochs": 3,
+            "batch_size": 32,
+            "learning_rate": 0.02,
+            "data": {"root": data, "augment": "shift"},
+        }
+        return make_recipe(**merged(values, changes))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    monkeypatch.delenv("BNC_REPRO_REUSE", raising=False)

@@ -7,16 +7,21 @@ import torch
 import torchvision
 from torch import nn
 
-from bnc_repro.classifiers import CLASSIFIERS
-from bnc_repro.convert import binarize, prove
+from bnc_repro.convert import binarize
 from bnc_repro.cost import cost, table
-from bnc_repro.layers import BinaryConv2d, BinaryLinear
+from bnc_repro.images.networks import CLASSIFIERS
+from bnc_repro.layers.binary import BinaryConv2d, BinaryLinear
+from bnc_repro.layers.inspect import prove
 
 SIZE = (3, 64, 64)
 FAMILIES = {
-    "resnet18": {}, "mobilenet_v2": {}, "vgg11": {}, "convnext_tiny": {}, "regnet_y_400mf": {},
+    "resnet18": {},
+    "mobilenet_v2": {},
+    "vgg11": {},
+    "convnext_tiny": {},
+    "regnet_y_400mf": {},
     "vit_b_16": {"image_size": 64},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -56,9 +61,16 @@ def small() -> nn.Sequential:
     """A float network with a ReLU before each convolution but the first."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
 
 
 def test_float_checkpoints_and_learnt_binarizers_round_trip():
@@ -91,8 +103,10 @@ def test_layers_can_be_kept_by_name_or_pattern():
     """keep_float takes names and patterns, names unknown ones, and refuses to leave nothing."""
     model = small()
     assert binarize(model, keep_float=("5",)).kept == {
-        "5": "kept by '5'", "0": "the first layer", "8": "the last layer",
-    }  # fmt: skip
+        "5": "kept by '5'",
+        "0": "the first layer",
+        "8": "the last layer",
+    }
     with pytest.raises(ValueError, match=r"keep_float 'layer\*' matches no layer; there are 0, 2, 5, 8"):
         binarize(small(), keep_float=("layer*",))
     assert "5" in binarize(small(), keep_float="5").kept
@@ -160,9 +174,11 @@ def test_layers_that_are_not_called_stay_float():
     model = Borrower()
     report = binarize(model, input_size=(8,))
     assert report.kept == {
-        "borrowed": "its weights are used without calling it", "own": "a Scaled is more than its base class",
-        "first": "the first layer", "last": "the last layer",
-    }  # fmt: skip
+        "borrowed": "its weights are used without calling it",
+        "own": "a Scaled is more than its base class",
+        "first": "the first layer",
+        "last": "the last layer",
+    }
     assert report.binary == report.proved == ["inner"]
 
 

@@ -38,13 +38,7 @@ def make(*words, cwd=ROOT, **environment):
     ours = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "TORCH", "CONFIRM", "DATA")
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(
-        ["make", *words],
-        cwd=cwd,
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        ["make", *words], cwd=cwd, env=inherited | environment, capture_output=True, text=True, timeout=120, check=False
     )
 
 

@@ -7,26 +7,29 @@ import os
 import sys
 from pathlib import Path
 
-from . import config
+from .recipe.build import parse_settings
+from .recipe.clone import project_root
+from .recipe.profiles import experiment_section, recipe_of
+from .recipe.schema import EXPERIMENTS, PROFILES
 
 
 def run_command(options: argparse.Namespace) -> None:
     """One run, or one for each of the profile's arms and seeds; the path of the last row is the last line printed."""
-    from . import distributed
-    from .checkpoint import write_json
     from .run import folder_of, run
-    from .torchrun import launch, processes_asked
-    from .train import check_shares
+    from .run.launch import launch, processes_asked
+    from .training import distributed
+    from .training.checkpoint import write_json
+    from .training.loop import check_shares
 
-    settings = config.parse_settings(options.set)
-    section = config.experiment_section(options.experiment, options.profile)
+    settings = parse_settings(options.set)
+    section = experiment_section(options.experiment, options.profile)
     arms = section["arms"] if options.arm == "all" else [options.arm]
     seeds = section["seeds"] if options.seed == "all" else [options.seed]
     recipes = {}
     for arm in arms:
         for seed in seeds:
             changes = settings if seed is None else settings | {"seed": seed}
-            recipes[arm, seed] = config.recipe(options.experiment, options.profile, arm, **changes)
+            recipes[arm, seed] = recipe_of(options.experiment, options.profile, arm, **changes)
     processes = processes_asked(options.processes)
     if processes > 1:
         for recipe in recipes.values():  # what is wrong here would be wrong in each process, and in each restart
@@ -48,24 +51,24 @@ def run_command(options: argparse.Namespace) -> None:
 def processes_or_gpus(text: str) -> int | str:
     """A number of processes, or the word for one per GPU."""
     if text != "gpus" and not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes: give one from 1, or `gpus`")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a positive number of processes, or `gpus`")
     return text if text == "gpus" else int(text)
 
 
 def seed_or_all(text: str) -> int | str:
     """A seed, or the word that means every seed of the profile."""
     if text != "all" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number from 0, or `all`")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 0, or `all`")
     return text if text == "all" else int(text)
 
 
 def tune_command(options: argparse.Namespace) -> None:
     """Run the profile's grid of learning rates for an arm on held-out training images; the best is printed last."""
-    from . import tuning
-    from .checkpoint import write_json
+    from .evidence import tuning
     from .run import run
+    from .training.checkpoint import write_json
 
-    section = config.experiment_section(options.experiment, options.profile)
+    section = experiment_section(options.experiment, options.profile)
     for arm in section["arms"] if options.arm == "all" else [options.arm]:
         rates: dict[float, list[float]] = {}
         for recipe in tuning.grid(options.experiment, options.profile, arm):
@@ -76,7 +79,7 @@ def tune_command(options: argparse.Namespace) -> None:
         means = {rate: sum(values) / len(values) for rate, values in rates.items()}
         for rate, mean in means.items():
             print(f"{arm}: learning_rate {rate:g}: {mean:.2f} on held-out images")
-        print(max(means, key=means.get))
+        print(max(means, key=means.__getitem__))
 
 
 def _device():
@@ -93,7 +96,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     device = _device()
     print(json.dumps(evaluate(options.checkpoint, options.data, device), indent=1))
     if options.results:
-        from .pose import write_results
+        from .poses.predict import write_results
 
         network, recipe, _ = load_network(options.checkpoint, device)
         if recipe.experiment != "coco_pose":
@@ -112,30 +115,22 @@ def predict_command(options: argparse.Namespace) -> None:
 
 def draw_command(options: argparse.Namespace) -> None:
     """People of a results file on their pictures, as a PNG."""
-    from . import drawing
+    from .evidence import drawing
 
     drawing.results(options.results, options.folder, options.split, options.count).savefig(options.picture, dpi=120)
     print(options.picture)
 
 
 def data_command(options: argparse.Namespace) -> None:
-    """`check` says what is wrong with a folder; `make` makes the embedded data again; `state` writes for stages what
-    the folders of a profile's experiment hold."""
+    """`check` says what is wrong with a folder; `state` writes for stages what the folders of an experiment hold."""
     if options.action == "state":
-        from . import stages
+        from .pages import stages
 
         print(stages.write_state(options.what, options.profile, options.target))
         return
-    if options.action == "make":
-        from . import embedded, people
-
-        if options.what == "people":
-            print(people.make_people(options.target or "data/people"))
-        else:
-            source = {"source": options.source} if options.source else {}
-            print(embedded.make_fashion_mnist(target=options.target or "data/fashion-mnist", **source))
-        return
-    from . import doctor
+    from .images import manifest
+    from .images.check import check_images
+    from .poses.check import check_keypoints
 
     folder = Path(options.what)
     if not folder.is_dir():
@@ -144,14 +139,12 @@ def data_command(options: argparse.Namespace) -> None:
     notes: list[str] = []
     readable: list[Path] = []
     if kind == "coco":
-        found = doctor.check_keypoints(folder, notes)
+        found = check_keypoints(folder, notes)
     else:
-        found = doctor.check_images(folder, notes, readable)
+        found = check_images(folder, notes, readable)
     for sentence in [*(f"note: {note}" for note in notes), *found]:
         print(sentence)
     if readable:
-        from . import manifest
-
         print(f"{manifest.write(folder, readable)}: {len(readable)} pictures that can be read")
     if found:
         sys.exit(f"{folder}: {len(found)} to mend (or allow for unreadable training pictures: data.max_bad_share)")
@@ -161,18 +154,18 @@ def data_command(options: argparse.Namespace) -> None:
 def list_command(options: argparse.Namespace) -> None:
     """Names that recipes know, or the rows that are there."""
     if options.what == "experiments":
-        print("\n".join(config.EXPERIMENTS))
+        print("\n".join(EXPERIMENTS))
     elif options.what == "binarizers":
-        from .binarizers import describe
+        from .binarizers.registry import describe
 
         print("\n".join(describe()))
     elif options.what == "networks":
-        from .classifiers import CLASSIFIERS
-        from .posenets import POSENETS
+        from .images.networks import CLASSIFIERS
+        from .poses.networks import POSENETS
 
         print("\n".join([*CLASSIFIERS, *POSENETS]))
     else:
-        for path in sorted(config.project_root().glob("r*s/*/*/*/row.json")):
+        for path in sorted(project_root().glob("r*s/*/*/*/row.json")):
             row = json.loads(path.read_text())
             value = row["metrics"].get(row["headline"])
             print(f"{row['experiment']:16} {row['title']:40} seed {row['seed']} {row['status']:9} {value} {path}")
@@ -180,23 +173,23 @@ def list_command(options: argparse.Namespace) -> None:
 
 def notebook_command(options: argparse.Namespace) -> None:
     """Execute a notebook as a stage does."""
-    from . import notebook
+    from .pages import notebook
 
     print(notebook.execute(options.name, options.profile))
 
 
 def code_command(options: argparse.Namespace) -> None:
     """Write the fingerprints of code that the stages of a profile depend on."""
-    from . import stages
+    from .pages import stages
 
-    folder = config.project_root() / "runs" / options.profile / "code"
+    folder = project_root() / "runs" / options.profile / "code"
     print("\n".join(map(str, stages.write_code(folder, options.profile))))
 
 
 def same_digits_command(options: argparse.Namespace) -> None:
     """Train runs of the published rows by the code that made them and by today's; where every digit is the same, join
     the two in results/equivalent.csv."""
-    from . import same_digits
+    from .evidence import same_digits
 
     say = functools.partial(print, flush=True)
     if not same_digits.prove(options.profile or list(same_digits.PROFILES), options.seeds, say):
@@ -205,7 +198,7 @@ def same_digits_command(options: argparse.Namespace) -> None:
 
 def publish_command(options: argparse.Namespace) -> None:
     """Copy current rows from runs/ to results/; write the README's verdict and the notebooks' outputs anew."""
-    from . import publish
+    from .pages import publish
 
     print("\n".join(map(str, publish.publish())))
 
@@ -221,8 +214,8 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     one = command("run", run_command)
-    one.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(config.EXPERIMENTS))
-    one.add_argument("--profile", default="sample", help=" | ".join(config.PROFILES))
+    one.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(EXPERIMENTS))
+    one.add_argument("--profile", default="sample", help=" | ".join(PROFILES))
     one.add_argument("--arm", help="an arm of the profile's params.yaml, or `all` of them")
     one.add_argument("--seed", type=seed_or_all, help="a number, or `all`: each seed of the profile's params.yaml")
     one.add_argument("--processes", type=processes_or_gpus, default=1, help="a number, or `gpus`: one for each of them")
@@ -230,8 +223,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
     one.add_argument("--rows", type=Path, help="also write each row here, as SEED.json or ARM/SEED.json")
     grid = command("tune", tune_command)
-    grid.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(config.EXPERIMENTS))
-    grid.add_argument("--profile", default="small", help=" | ".join(config.PROFILES))
+    grid.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(EXPERIMENTS))
+    grid.add_argument("--profile", default="small", help=" | ".join(PROFILES))
     grid.add_argument("--arm", required=True, help="an arm of the profile's params.yaml, or `all` of them")
     grid.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
     grid.add_argument("--rows", type=Path, help="also write each row to this folder")
@@ -249,21 +242,20 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("--split", default="val2017")
     draw.add_argument("--count", type=int, default=12, help="so many pictures")
     data = command("data", data_command)
-    data.add_argument("action", choices=("check", "make", "state"))
-    data.add_argument("what", help="a folder to check; people or fashion-mnist to make; an experiment")
-    data.add_argument("--profile", default="sample", choices=config.PROFILES)
+    data.add_argument("action", choices=("check", "state"))
+    data.add_argument("what", help="a folder to check, or an experiment")
+    data.add_argument("--profile", default="sample", choices=PROFILES)
     data.add_argument("--kind", choices=("imagefolder", "coco"))
-    data.add_argument("--source", help="the folder of the Debian package's four files")
-    data.add_argument("--target", help="where to write, data/... in the clone")
+    data.add_argument("--target", help="the file that `state` writes")
     names = command("list", list_command)
     names.add_argument("what", nargs="?", default="rows", choices=("binarizers", "networks", "experiments", "rows"))
     page = command("notebook", notebook_command)
     page.add_argument("name", help="its name in notebooks/ without .ipynb")
-    page.add_argument("--profile", default="sample", choices=config.PROFILES)
+    page.add_argument("--profile", default="sample", choices=PROFILES)
     code = command("code", code_command)
-    code.add_argument("--profile", default="sample", choices=config.PROFILES)
+    code.add_argument("--profile", default="sample", choices=PROFILES)
     same = command("same-digits", same_digits_command)
-    same.add_argument("--profile", action="append", choices=config.PROFILES, help="all that have published rows")
+    same.add_argument("--profile", action="append", choices=PROFILES, help="all that have published rows")
     same.add_argument("--seeds", type=int, default=1, help="so many seeds of each arm of the sample")
     command("publish", publish_command)
     return top
@@ -276,7 +268,7 @@ def main() -> None:
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun then shows the first process's error, not each one's
             from torch.distributed.elastic.multiprocessing.errors import record
 
-            from . import distributed
+            from .training import distributed
 
             record(options.function)(options)
             distributed.part()
@@ -284,7 +276,3 @@ def main() -> None:
             options.function(options)
     except ValueError as error:
         sys.exit(f"bnc_repro: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
-from .binarizers import get
+from .binarizers.classifier import Classifier
+from .binarizers.registry import get
 from .cost import Cost, cost
-from .layers import BinaryConv2d, BinaryLinear, evaluating, share_tables
-from .learnt import Classifier
+from .layers.binary import BinaryConv2d, BinaryLinear
+from .layers.inspect import called, prove
+from .layers.sharing import share_evaluator
 
 BINARY = {nn.Conv2d: BinaryConv2d, nn.Linear: BinaryLinear}
 ONE_SIDED = (nn.ReLU, nn.ReLU6)
@@ -40,7 +41,7 @@ class Report:
         lines = [f"{len(self.binary)} layers became binary, {len(self.kept)} stay float:"]
         lines += [f"  {name}: {why}" for name, why in self.kept.items()]
         lines.append(f"{len(self.replaced)} one-sided activations became Hardtanh.")
-        if self.before is None:
+        if self.before is None or self.after is None:
             lines.append("Nothing was run: give input_size=(C, H, W) to see every layer at work, and its cost.")
             return "\n".join(lines)
         lines.append(f"{len(self.proved)} of {len(self.binary)} were seen called with two-valued weights and inputs.")
@@ -48,18 +49,23 @@ class Report:
             lines.append(f"Not seen so: {', '.join(name for name in self.binary if name not in self.proved)}.")
         if self.constant:
             lines.append(f"One value only enters {', '.join(self.constant)}: a one-sided function stands before.")
-        for name, old, new in (
-            ("bits", self.before.bits, self.after.bits), ("OPs", self.before.ops, self.after.ops),
-        ):  # fmt: skip
+        for name, old, new in (("bits", self.before.bits, self.after.bits), ("OPs", self.before.ops, self.after.ops)):
             lines.append(f"{name}: {old:.3g} before, {new:.3g} after ({old / new:.1f} times less)")
         return "\n".join(lines)
 
 
 def binarize(
-    model: nn.Module, *, weight_binarizer="mlp", activation_binarizer="approx_sign",
-    keep_float: str | Sequence[str] = (), keep_ends: bool = True, preset: str = "fixed", standardize: bool = False,
-    replace_relu: bool = True, input_size: tuple[int, ...] | None = None,
-) -> Report:  # fmt: skip
+    model: nn.Module,
+    *,
+    weight_binarizer="mlp",
+    activation_binarizer="approx_sign",
+    keep_float: str | Sequence[str] = (),
+    keep_ends: bool = True,
+    preset: str = "fixed",
+    standardize: bool = False,
+    replace_relu: bool = True,
+    input_size: tuple[int, ...] | None = None,
+) -> Report:
     """Make the convolutions and linear layers of `model` binary, in place.
 
     weight_binarizer, activation_binarizer: names, instances or None (that operand stays float); one of each is
@@ -86,13 +92,14 @@ def binarize(
         if binarizer is not None:
             model.add_module(name, binarizer)
     if isinstance(shared["weight_binarizer"], Classifier):
-        share_tables(model)
+        share_evaluator(model)
     for layer in chosen.values():
         layer.__class__ = BINARY[type(layer)]
+        assert isinstance(layer, (BinaryConv2d, BinaryLinear))
         layer._set_binarizers(**shared, standardize=standardize)
         layer.register_forward_hook(_is_called)
     report = Report(list(chosen), kept, _two_sided(model) if replace_relu else {})
-    if input_size:
+    if x is not None and input_size:
         report.before, report.after = before, cost(model, input_size)[-1]
         report.proved, report.constant = prove(model, chosen, x)
     return report
@@ -100,21 +107,6 @@ def binarize(
 
 def _is_called(*_) -> None:
     """Does nothing; a layer with a hook is always called, where a fused transformer would read its weight instead."""
-
-
-def called(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> list[str]:
-    """The names of `layers` in the order in which a forward pass calls them first."""
-    order: dict[str, None] = {}
-    handles = [
-        layer.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name)) for name, layer in layers.items()
-    ]
-    try:
-        with evaluating(model):
-            model(x.to(next(model.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(order)
 
 
 def reasons(
@@ -150,49 +142,3 @@ def _two_sided(model: nn.Module) -> dict[str, str]:
                 setattr(parent, name, nn.Hardtanh())
                 replaced[f"{path}.{name}".lstrip(".")] = "Hardtanh"
     return replaced
-
-
-class _Operands(TorchFunctionMode):
-    """Notes with what convolutions and linear functions are really called inside the layer named `inside`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inside: str | None = None
-        self.seen: dict[str, tuple[int, int]] = {}  # layer -> values of the input, values per channel of the weight
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in (torch.conv2d, nn.functional.linear) and self.inside:
-            with torch._C.DisableTorchFunctionSubclass():
-                x, weight = args[0].detach(), args[1].detach()
-                self.seen[self.inside] = (distinct(x.flatten()[None]), distinct(weight.flatten(1)))
-        return function(*args, **(kwargs or {}))
-
-
-def distinct(rows: Tensor) -> int:
-    """The largest number of distinct values in a row of `rows` (n, m)."""
-    return int((rows.sort(dim=1).values.diff(dim=1) != 0).sum(1).max()) + 1
-
-
-def prove(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> tuple[list[str], list[str]]:
-    """Of `layers`, those called with at most two values per output channel of the weight and two of the input
-    (an operand that was left float is not asked), and those whose input had a single value."""
-    operands, handles = _Operands(), []
-
-    def enter(name: str) -> None:
-        operands.inside = name
-
-    for name, layer in layers.items():
-        handles.append(layer.register_forward_pre_hook(lambda *_, name=name: enter(name)))
-        handles.append(layer.register_forward_hook(lambda *_: enter("")))
-    try:
-        with evaluating(model), operands:
-            model(x.to(next(model.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    fine = [
-        name for name, (inputs, weights) in operands.seen.items()
-        if (weights <= 2 or layers[name].weight_binarizer is None)
-        and (inputs <= 2 or layers[name].activation_binarizer is None)
-    ]  # fmt: skip
-    return fine, [name for name, (inputs, _) in operands.seen.items() if inputs == 1]

@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .layers import BinaryConv2d, BinaryLinear, evaluating
-from .ops import sign
+from .binarizers.sign import sign
+from .layers.binary import BinaryConv2d, BinaryLinear
+from .layers.inspect import evaluating
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 BITS = 32
@@ -74,8 +75,8 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
 @contextmanager
 def _counted_as_sign(network: nn.Module) -> Iterator[None]:
     layers = [module for module in network.modules() if isinstance(module, (BinaryConv2d, BinaryLinear))]
-    binarizers = {layer.weight_binarizer for layer in layers} | {layer.activation_binarizer for layer in layers}
-    binarizers.discard(None)
+    operands = {layer.weight_binarizer for layer in layers} | {layer.activation_binarizer for layer in layers}
+    binarizers = [binarizer for binarizer in operands if binarizer is not None]
     for binarizer in binarizers:
         binarizer.forward = sign
     try:
@@ -101,7 +102,7 @@ def table(costs: list[Cost]) -> str:
     lines += [
         (c.layer, c.kind, f"{c.parameters:,}", f"{c.bits:,}", f"{c.bops:,}", f"{c.flops:,}", f"{c.ops:,.0f}")
         for c in costs
-    ]  # fmt: skip
+    ]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     form = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
     return "\n".join(form.format(*line) for line in lines)

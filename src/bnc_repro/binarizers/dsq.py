@@ -1,0 +1,63 @@
+"""DSQ, the one hand-made function with a learnt sharpness."""
+
+import torch
+from torch import Tensor, nn
+
+from .base import Binarizer, Facts, real
+from .sign import sign
+
+
+class DSQ(Binarizer):
+    """Differentiable soft quantization at one bit: a tanh whose sharpness is learnt.
+
+    forward: sign(x). gradient: straight-through on F(x) = s tanh(k x) for abs(x) <= 1, s = 1 / (1 - a),
+    k = ln(2/a - 1) / 2: dL/dx = g k s (1 - tanh(k x)^2), 0 beyond; dL/da = sum g dF/da. Schedule: none, a is
+    learnt from `start` and kept in 0.001..0.5. One interval of length 2.
+    """
+
+    facts = Facts("W, A", "DSQ (1908.05033)")
+
+    def __init__(self, start: float = 0.2) -> None:
+        super().__init__()
+        if not 1e-3 <= start <= 0.5:
+            raise ValueError(f"dsq starts with a sharpness of 0.001 to 0.5, not {start}")
+        self.sharpness = nn.Parameter(torch.tensor(start))
+
+    def soft(self, x: Tensor) -> Tensor:
+        """F(x), the function the backward pass goes straight through; any shape."""
+        _, s, k = self.constants(self.sharpness)
+        return s * torch.tanh(x.clamp(-1, 1) * k)
+
+    def derivative(self, x: Tensor) -> Tensor:
+        _, s, k = self.constants(self.sharpness.detach())
+        return (1 - torch.tanh(x * k).square()) * (k * s) * (x.abs() <= 1)
+
+    @staticmethod
+    def constants(sharpness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """a within its range, s and k."""
+        a = sharpness.clamp(1e-3, 0.5)
+        return a, 1 / (1 - a), (2 / a - 1).log() / 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _DSQSign.apply(real(x), self.sharpness)
+
+
+class _DSQSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, sharpness: Tensor) -> Tensor:
+        ctx.save_for_backward(x, sharpness)
+        return sign(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, sharpness = ctx.saved_tensors
+        a, s, k = DSQ.constants(sharpness)
+        inner = x.clamp(-1, 1)
+        t = torch.tanh(inner * k)
+        along = t.square().mul_(-s).add_(s).mul_(grad)  # g dF/d(k x) for abs(x) <= 1
+        beyond = inner != x
+        # dF/da = s^2 t + s (1 - t^2) x dk/da; at the ends of its range a gets no gradient
+        wide = torch.promote_types(x.dtype, torch.float32)
+        of_a = s.square() * t.mul_(grad).sum(dtype=wide) - inner.mul_(along).sum(dtype=wide) / (a * (2 - a))
+        return along.masked_fill_(beyond, 0).mul_(k), of_a * (sharpness == a)

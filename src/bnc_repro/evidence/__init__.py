@@ -1,0 +1,1 @@
+"""From rows to meaning: tables, statistics, hypotheses, verdicts, figures."""

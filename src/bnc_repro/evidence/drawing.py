@@ -1,0 +1,124 @@
+"""People and their skeletons, drawn on their pictures: a row's examples, their heatmaps, or any results file.
+
+Coloured limbs are predictions (orange: left, cyan: right, pink: across the body), thin white ones with dots the truth.
+"""
+
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from ..images.pictures import read
+from ..poses import coco_eval
+from ..poses.people import category_of, load_annotations
+from ..poses.skeleton import COCO_PERSON, Skeleton, of_category
+from ..recipe.build import make_recipe
+
+SPLIT = "val2017"
+MARGIN_PX = 6
+
+
+def limbs(ax: Axes, skeleton: Skeleton, points: np.ndarray, drawn: np.ndarray) -> None:
+    """The limbs between joints that are both `drawn` (K,), at `points` (K, 2) px."""
+    left, right = (set(side) for side in zip(*skeleton.flip_pairs, strict=True)) if skeleton.flip_pairs else ((), ())
+    for a, b in skeleton.links:
+        if drawn[a] and drawn[b]:
+            colour = "tab:orange" if {a, b} <= set(left) else "tab:cyan" if {a, b} <= set(right) else "tab:pink"
+            ax.plot(points[[a, b], 0], points[[a, b], 1], color="black", linewidth=4)
+            ax.plot(points[[a, b], 0], points[[a, b], 1], color=colour, linewidth=2)
+
+
+def people(row: dict, axes: np.ndarray) -> np.ndarray:
+    """The row's example people, worst to best by OKS: predicted skeleton, and the true one."""
+    folder, _, skeleton, _ = _pictures(make_recipe(**row["recipe"]).data.folder, SPLIT)
+    for ax, person in zip(axes.flat, row["examples"], strict=False):
+        picture = _picture(ax, folder, person)
+        points, true, visible = (np.array(person[key]) for key in ("keypoints", "true", "visible"))
+        limbs(ax, skeleton, points, visible > 0)
+        for a, b in skeleton.links:
+            if visible[a] and visible[b]:
+                ax.plot(true[[a, b], 0], true[[a, b], 1], color="white", linewidth=1)
+        ax.plot(*true[visible > 0].T, "o", color="white", markeredgecolor="black", markersize=5)
+        _close_up(ax, person["box"], picture.size)
+        ax.set_title(f"OKS {person['oks']:.2f}", fontsize=10)
+    return axes
+
+
+def heatmaps(row: dict, axes: np.ndarray) -> np.ndarray:
+    """Where the network believes joints to be: the highest of its heatmaps over the crop it saw, people spread from
+    the worst to the best."""
+    folder = make_recipe(**row["recipe"]).data.folder / SPLIT
+    chosen = np.linspace(0, len(row["examples"]) - 1, axes.size).round().astype(int)
+    for ax, place in zip(axes.flat, chosen, strict=True):
+        person = row["examples"][place]
+        picture = _picture(ax, folder, person)
+        x, y, width, height = person["crop"]
+        heat = np.array(person["heat"])
+        ax.imshow(heat, extent=(x, x + width, y + height, y), cmap="inferno", alpha=0.6, interpolation="bilinear")
+        _close_up(ax, person["box"], picture.size)
+        ax.set_title(f"OKS {person['oks']:.2f}", fontsize=10)
+    return axes
+
+
+def results(file: str | Path, root: str | Path, split: str = SPLIT, count: int = 12, above: float = 0.2) -> plt.Figure:
+    """The people of any results file in COCO's form, a panel a picture: `count` pictures spread over the file from low
+    to high scores; joints with a score above `above`. root: a data set with annotations and `<split>/`, or a bare
+    folder of pictures with COCO's names, the image's id in twelve digits (then keypoints are COCO's).
+
+    Raises ValueError for a file or a folder that is missing, damaged or empty, and for images that do not fit.
+    """
+    folder, names, skeleton, listed_in = _pictures(Path(root), split)
+    found = coco_eval.read_results(file, names, listed_in, skeleton)
+    if not found:
+        raise ValueError(f"results file {file} holds no person: there is nothing to draw")
+    by_image: dict[int, list[dict]] = {}
+    for one in sorted(found, key=lambda one: one["score"]):
+        by_image.setdefault(one["image_id"], []).append(one)
+    images = list(by_image)
+    chosen = [images[i] for i in sorted({round(place) for place in np.linspace(0, len(images) - 1, count)})]
+    columns = min(4, len(chosen))
+    figure, axes = plt.subplots(
+        math.ceil(len(chosen) / columns),
+        columns,
+        layout="constrained",
+        squeeze=False,
+        figsize=(3.2 * columns, 3.4 * math.ceil(len(chosen) / columns)),
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image in zip(axes.flat, chosen, strict=False):
+        ax.imshow(read(folder / names[image]))
+        for one in by_image[image]:
+            points = np.array(one["keypoints"]).reshape(-1, 3)
+            limbs(ax, skeleton, points[:, :2], points[:, 2] > above)
+        ax.set_title(f"{names[image]}: {max(one['score'] for one in by_image[image]):.2f}", fontsize=9)
+    return figure
+
+
+def _pictures(root: Path, split: str) -> tuple[Path, dict[int, str], Skeleton, Path]:
+    """The folder of the pictures, their names by id, the skeleton, and where that was read."""
+    if not (root / "annotations").is_dir():
+        names = {int(path.stem): path.name for path in sorted(root.glob("*")) if path.stem.isdecimal()}
+        if not names:
+            raise ValueError(
+                f"{root} has neither annotations/ nor pictures named by their ids: name a data set in "
+                "COCO's form, or a folder of its pictures"
+            )
+        return root, names, COCO_PERSON, root
+    document, file = load_annotations(root, split)
+    names = {image["id"]: image["file_name"] for image in document["images"]}
+    return root / split, names, of_category(category_of(document), file), file
+
+
+def _picture(ax: Axes, folder: Path, person: dict):
+    picture = read(folder / person["image"])
+    ax.imshow(picture)
+    return picture
+
+
+def _close_up(ax: Axes, box: list[float], size: tuple[int, int]) -> None:
+    x, y, width, height = box
+    right, bottom = min(x + width + MARGIN_PX, size[0] - 0.5), min(y + height + MARGIN_PX, size[1] - 0.5)
+    ax.set(xlim=(max(x - MARGIN_PX, -0.5), right), ylim=(bottom, max(y - MARGIN_PX, -0.5)), xticks=[], yticks=[])

@@ -1,0 +1,151 @@
+"""How wrong is an estimator's gradient? Compared with something that exists: the flip difference.
+
+A binary weight b has no derivative, but the loss has two values. The flip difference of weight i is
+(L(b_i = +1) - L(b_i = -1)) / 2, everything else held. Backpropagation gives g_i = dL/db_i, the slope of the loss as if
+b_i were real; an estimator passes g_i d(x_i) on to the latent weight x_i. Both are compared over sampled weights by
+their cosine, layer by layer (1: same direction, 0: none), with batch statistics frozen.
+The reference is not the truth about training, which moves all weights at once; it is what one flip would really do.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..binarizers.base import Binarizer
+from ..binarizers.registry import get
+from ..images.pictures import normalise
+from ..layers.binary import BinaryConv2d, BinaryLinear
+from ..recipe.build import make_recipe
+from ..run.device import pick_device
+from ..run.execute import run
+from ..run.identity import folder_of
+from ..run.judge import load_network
+from ..run.tasks import task_module
+from ..training import checkpoint
+from ..training.streams import stream
+from ..training.task import classifier_options
+from .rows import by_arm
+
+IMAGES = 256
+WEIGHTS_PER_LAYER = 24
+
+
+class _Held(Binarizer):
+    """Gives the binary weights it holds, whatever it is asked for."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, x: Tensor, evaluator=None) -> Tensor:
+        return self.values
+
+
+def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[dict[str, Tensor]]:
+    """For each binary layer all its weights' `latent` x and `slope` g, in the layer's shape, the places of those that
+    were sampled, `chosen` (n,), and their flip differences `flip` (n,).
+
+    x (N, C, H, W) normalised, labels (N,). The network is left in evaluation with its weights held: give it a copy.
+    """
+    network.eval()
+    held = []
+    for layer in network.modules():
+        if isinstance(layer, (BinaryConv2d, BinaryLinear)) and layer.weight_binarizer is not None:
+            with torch.no_grad():
+                latent = layer.latent_weight().contiguous(memory_format=torch.contiguous_format)
+                values = layer.weight_binarizer.hard(latent)
+            layer.__dict__.pop("weight_binarizer", None)
+            layer.weight_binarizer = _Held(values)
+            held.append((latent, layer.weight_binarizer.values))
+    F.cross_entropy(network(x), labels).backward()
+    draw = torch.Generator().manual_seed(stream(seed, "sampled weights"))
+    found = []
+    with torch.no_grad():
+        for latent, values in held:
+            chosen = torch.randperm(values.numel(), generator=draw)[:WEIGHTS_PER_LAYER]
+            flat, differences = values.view(-1), []
+            for i in chosen.tolist():
+                before, losses = flat[i].item(), []
+                for value in (1.0, -1.0):
+                    flat[i] = value
+                    losses.append(F.cross_entropy(network(x).double(), labels))
+                flat[i] = before
+                differences.append((losses[0] - losses[1]) / 2)
+            found.append(
+                {
+                    "latent": latent,
+                    "slope": values.grad.contiguous(),
+                    "chosen": chosen,
+                    "flip": torch.stack(differences),
+                }
+            )
+    return found
+
+
+def agreement(layers: list[dict[str, Tensor]], rule: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Mean over the layers of the cosine between what `rule(slope, latent)` passes on and the flip differences, over
+    the sampled weights; a layer in which it passes nothing counts as 0."""
+    cosines = []
+    for layer in layers:
+        passed = rule(layer["slope"], layer["latent"]).reshape(-1)[layer["chosen"]].double()
+        cosines.append(F.cosine_similarity(passed, layer["flip"], dim=0).item() if passed.any() else 0.0)
+    return float(np.mean(cosines))
+
+
+def study(rows: list[dict], runs: Path | None = None) -> pd.DataFrame:
+    """Every estimator's agreement with the flip differences on one network, at its start and at its end, beside its
+    mean headline. The network is the first arm's under the first seed; it is trained here if its checkpoint is not.
+
+    A learnt estimator at the end is the one that its own run of that seed has learnt. An estimator whose run of that
+    seed diverged is left out.
+    """
+    first = rows[0]
+    recipe = make_recipe(**first["recipe"])
+    device = pick_device(recipe)
+    task = task_module(recipe.experiment).build(recipe, device)
+    draw = torch.Generator().manual_seed(stream(recipe.seed, "sampled images"))
+    batch = task.train_set.__getitems__(torch.randperm(len(task.train_set), generator=draw)[:IMAGES].tolist())
+    x, labels = normalise(batch["image"].to(device), recipe.data.kind), batch["label"].to(device)
+    for module in task.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of this one batch
+    with torch.no_grad():
+        task.network.train()(x)
+    start = flips(task.network, x, labels)
+    run(recipe, runs, reuse_published=False)
+    file = folder_of(recipe, runs) / checkpoint.NAMES[0]
+    end = flips(load_network(file, device)[0], x, labels)
+    means, lines = by_arm(rows), []
+    for row in rows:
+        if row["seed"] == first["seed"] and row["status"] == "finished":
+            lines.append(
+                {
+                    "estimator": row["arm"],
+                    "at the start": agreement(start, _rule(row, 0.0, device)),
+                    "at the end": agreement(end, _rule(row, 1.0, device)),
+                    "mean": float(np.mean(list(means[row["arm"]].values()))),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def _rule(row: dict, progress: float, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """What a run's estimator made of (slope, latent) at its start (0) or end (1)."""
+    learnt = row["curve"][-1].get("estimator")
+    if progress and learnt:
+        nodes, values = np.linspace(*learnt["range"], len(learnt["derivative"])), learnt["derivative"]
+        return lambda grad, x: grad * torch.from_numpy(np.interp(x.cpu(), nodes, values)).to(grad)
+    recipe = make_recipe(**row["recipe"])
+    with torch.random.fork_rng():
+        torch.manual_seed(stream(recipe.seed, "classifier"))
+        options = classifier_options(recipe, recipe.weight_binarizer)
+        binarizer = get(recipe.weight_binarizer, preset=recipe.preset, **options).to(device)
+    binarizer.progress = progress
+    if learnt:
+        return lambda grad, x: grad * binarizer.derivative(x).detach()
+    return lambda grad, x: binarizer.rule(grad, x).detach()

@@ -1,0 +1,51 @@
+"""Rows, by arm and seed: those in results/, and those that runs just returned."""
+
+import json
+from collections.abc import Iterable
+
+from ..recipe.build import make_recipe, recipe_identity
+from ..recipe.profiles import arm_fields, experiment_section, recipe_of
+from ..run import ledger
+
+UNITS = {"top1": "points", "AP": "AP", "PCK": "PCK@0.2"}
+
+
+def by_arm(rows: Iterable[dict], metric: str | None = None) -> dict[str, dict[int, float]]:
+    """arm -> seed -> metric (the headline unless named) of the finished rows."""
+    values: dict[str, dict[int, float]] = {}
+    for row in rows:
+        values.setdefault(row["arm"], {})
+        if row["status"] == "finished":
+            values[row["arm"]][row["seed"]] = row["metrics"][metric or row["headline"]]
+    return values
+
+
+def sets(rows: list[dict]) -> list[list[dict]]:
+    """The rows of each data set, which are compared with each other and with no other's."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["recipe"]["data"]["root"], []).append(row)
+    return list(found.values())
+
+
+def stored(profile: str, experiment: str) -> list[dict]:
+    """All rows in results/, whatever params.yaml says today, by title and seed."""
+    return sorted(ledger.rows(profile, experiment), key=lambda row: (row["title"], row["seed"]))
+
+
+def published(profile: str, experiment: str) -> list[dict]:
+    """The rows in results/, each with the arm of the profile's params.yaml it belongs to (others are left out), and
+    with `current`: whether today's code would give its digits (`ledger.is_current`)."""
+    section = experiment_section(experiment, profile)
+    arms: dict[str, list[str]] = {}
+    for arm in section["arms"]:
+        for seed in section["seeds"]:
+            key = json.dumps(recipe_identity(recipe_of(experiment, profile, arm, seed=seed)))
+            arms.setdefault(key, []).append(arm)  # arms of two conditions may be one and the same run
+    rows, joined = [], ledger.joined(profile, experiment)
+    for row in stored(profile, experiment):
+        key = json.dumps(recipe_identity(make_recipe(**row["recipe"])))
+        current = {"current": row["fingerprints"]["source"] in joined}
+        rows += [row | arm_fields(arm, section["arms"][arm]) | current for arm in arms.get(key, [])]
+    order = list(section["arms"])
+    return sorted(rows, key=lambda row: (order.index(row["arm"]), row["seed"]))

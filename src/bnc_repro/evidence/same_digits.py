@@ -1,0 +1,224 @@
+"""Proof that an edit changed no number: the same runs trained by the code of the published rows and by today's.
+
+For every profile and experiment with published rows, and every source among them that today's code is not: the rows'
+commit is checked out beside the clone, each run is trained by both, one thread a run, several runs at once, and the two
+rows are compared value by value, the curve's too. Where all are the same, a line in the ledger joins the two sources;
+the first that differs is named, and then nothing is joined.
+
+Runs are the sample's as they are (one seed of each arm), and of the other profiles one of each recipe, cut short:
+one epoch over few pictures, so that the code's paths are walked and not its hours.
+"""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..recipe.build import make_recipe
+from ..recipe.clone import project_root
+from ..recipe.profiles import experiments
+from ..run import ledger
+from ..run.code import SOURCES, git_state
+
+# What a row says of its run beside its digits.
+BESIDE = {
+    "seconds",
+    "items_per_second",
+    "peak_memory_mib",
+    "device",
+    "finished_at",
+    "commit",
+    "dirty",
+    "versions",
+    "fingerprint",
+    "fingerprints",
+    "recipe",
+    "title",
+    "arm",
+    "estimator",
+    "placement",
+    "processes",
+}
+# How runs of the larger profiles are cut; a pose set is small enough for one epoch.
+SHORT = {"epochs": 1, "warmup_epochs": 0.0, "evaluate_every": 1}
+FEW_PICTURES = 1280
+PROFILES = ("sample", "presets", "small")  # those with published rows
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One run to train twice: by the commit of a published row, and by today's code."""
+
+    profile: str
+    experiment: str
+    source: str  # the row's
+    commit: str
+    name: str
+    recipe: str  # JSON of the keys that both are given
+
+
+def pairs(profiles: list[str], seeds: int = 1) -> list[Pair]:
+    """What has to be trained to join the published rows of `profiles` to today's code; of the sample `seeds` seeds."""
+    found: dict[tuple, Pair] = {}
+    for profile in profiles:
+        for experiment in experiments(profile):
+            for folder in (experiment, "tuning"):
+                for row in ledger.rows(profile, folder):
+                    source = row["fingerprints"]["source"]
+                    if row["experiment"] != experiment or source == SOURCES[experiment]:
+                        continue
+                    recipe = cut(row["recipe"], keep_length=profile == "sample")
+                    if profile == "sample" and row["seed"] >= seeds:
+                        continue
+                    key = (profile, experiment, source, json.dumps(_shape(recipe, profile)))
+                    found.setdefault(
+                        key,
+                        Pair(
+                            profile,
+                            experiment,
+                            source,
+                            row["commit"],
+                            f"{row['title']}, seed {row['seed']}",
+                            json.dumps(recipe),
+                        ),
+                    )
+    return list(found.values())
+
+
+def cut(recipe: dict, keep_length: bool) -> dict:
+    """The keys of a row's recipe that a command line takes; those of a short run unless `keep_length`."""
+    values = {key: value for key, value in recipe.items() if key not in ("experiment", "profile")}
+    root = make_recipe(**recipe).data.folder
+    values["data"] = values["data"] | {"root": str(root)}
+    if not keep_length:
+        values |= SHORT
+        if values["data"]["kind"] != "coco":
+            values["data"]["train_limit"] = FEW_PICTURES
+    return values
+
+
+def _shape(recipe: dict, profile: str) -> dict:
+    """What tells runs apart: everything in the sample; elsewhere not the seed and the rate."""
+    return recipe if profile == "sample" else {k: v for k, v in recipe.items() if k not in ("seed", "learning_rate")}
+
+
+@contextmanager
+def checked_out(commit: str, folder: Path):
+    """A worktree of `commit` below `folder`, removed afterwards. Raises ValueError if the clone lacks the commit."""
+    place, git = folder / commit, ["git", "-C", str(project_root())]
+    done = subprocess.run(
+        [*git, "worktree", "add", "--detach", str(place), commit], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ValueError(
+            f"git cannot check out {commit}, which made published rows ({done.stderr.strip()}): a clone "
+            "without its history has no old code; `git fetch --unshallow` brings it"
+        )
+    try:
+        yield place
+    finally:
+        subprocess.run([*git, "worktree", "remove", "--force", str(place)], capture_output=True, check=False)
+
+
+def train(pair: Pair, clone: Path, runs: Path) -> dict:
+    """The row of a run by the code of `clone`, in a process of its own with one thread. Raises ValueError with the
+    process's last words where it fails."""
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in json.loads(pair.recipe).items()]
+    words = [sys.executable, "-m", "bnc_repro", "run", pair.experiment, "--profile", pair.profile, *settings]
+    environment = os.environ | {"PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "1"}
+    environment.pop("BNC_REPRO_REUSE", None)
+    done = subprocess.run(
+        [*words, "--runs", str(runs)], cwd=clone, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ValueError(f"{pair.profile} {pair.name}: the code in {clone} failed: {done.stderr.strip()[-600:]}")
+    return json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())
+
+
+def difference(old: object, new: object, where: str = "") -> tuple[int, str | None]:
+    """How many values two rows share, and the first place where they differ with both values; None if nowhere."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in {**old, **new} if not (key in BESIDE and (not where or key == "seconds"))]
+        return _first((f"{where}.{key}".lstrip("."), old.get(key), new.get(key)) for key in keys)
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return _first((f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True)))
+    return 1, None if _same(old, new) else f"{where}: {old!r} became {new!r}"
+
+
+def _first(parts) -> tuple[int, str | None]:
+    count = 0
+    for where, old, new in parts:
+        values, found = difference(old, new, where)
+        count += values
+        if found:
+            return count, found
+    return count, None
+
+
+def _same(old: object, new: object) -> bool:
+    return old == new or (old != old and new != new)  # NaN is itself
+
+
+def prove(profiles: list[str], seeds: int = 1, say: Callable[[str], None] = print) -> bool:
+    """Train every pair, write a ledger line for each experiment whose rows are the same, say what was found; whether
+    nothing differed. Profiles whose data is not there are left out with a word."""
+    wanted = pairs(profiles, seeds)
+    missing = {pair.experiment: pair for pair in wanted if not Path(json.loads(pair.recipe)["data"]["root"]).is_dir()}
+    for pair in missing.values():
+        root = json.loads(pair.recipe)["data"]["root"]
+        say(f"left out: {pair.profile} {pair.experiment}, as there is no data in {root}: name its folder with DATA=")
+    wanted = [pair for pair in wanted if Path(json.loads(pair.recipe)["data"]["root"]).is_dir()]
+    if not wanted:
+        say("every published row is of today's code" if not missing else "nothing could be compared")
+        return not missing
+    root, device, found = project_root(), "", {}
+    with tempfile.TemporaryDirectory() as temporary, _all_checked_out(wanted, Path(temporary)) as clones:
+
+        def both(pair: Pair) -> tuple[dict, dict]:
+            places = {"old": clones[pair.commit], "new": root}
+            return tuple(train(pair, place, Path(temporary) / name) for name, place in places.items())
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for pair, (old, new) in zip(wanted, pool.map(both, wanted), strict=True):
+                device = new["device"]
+                values, differs = difference(old, new)
+                found.setdefault((pair.profile, pair.experiment, pair.source), []).append((pair, values, differs))
+                say(f"{pair.profile} {pair.experiment}: {pair.name}: {differs or f'{values} values, the same digits'}")
+    state, lines = git_state(), []
+    for (profile, experiment, source), runs in found.items():
+        differs = [f"{pair.name}: {text}" for pair, _, text in runs if text]
+        if differs:
+            say(f"{profile} {experiment}: not joined, {len(differs)} of {len(runs)} runs differ. First: {differs[0]}")
+            continue
+        lines.append(
+            {
+                "profile": profile,
+                "experiment": experiment,
+                "old": source,
+                "new": SOURCES[experiment],
+                "runs": len(runs),
+                "values": sum(values for _, values, _ in runs),
+                "old_commit": runs[0][0].commit[:12],
+                "new_commit": str(state["commit"])[:12] + ("+" if state["dirty"] else ""),
+                "device": device,
+                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            }
+        )
+        say(f"{profile} {experiment}: joined, {len(runs)} runs, {lines[-1]['values']} values")
+    ledger.add(lines)
+    return len(lines) == len(found) and not missing
+
+
+@contextmanager
+def _all_checked_out(wanted: list[Pair], folder: Path):
+    """Commit -> its worktree, for every commit that a pair asks for."""
+    with ExitStack() as stack:
+        commits = dict.fromkeys(pair.commit for pair in wanted)
+        yield {commit: stack.enter_context(checked_out(commit, folder)) for commit in commits}

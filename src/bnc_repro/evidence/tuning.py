@@ -1,0 +1,72 @@
+"""How an arm's learning rate is chosen: the same small grid for every arm with the same optimizer, judged on images
+that are held out from training, never on the test images, and under seeds that no result uses.
+
+The grid is the section `tuning` of a profile's params.yaml. The rows stand in runs/<profile>/<experiment>/ beside all
+others, and published in results/<profile>/tuning/.
+"""
+
+import json
+
+import pandas as pd
+
+from ..recipe.build import make_recipe, recipe_identity
+from ..recipe.clone import project_root
+from ..recipe.profiles import experiment_section, parameters_file, recipe_of, tuned
+from ..recipe.schema import Recipe
+
+
+def grid(experiment: str, profile: str, arm: str) -> list[Recipe]:
+    """The recipes of an arm's tuning: every rate under every seed. Raises ValueError where the profile has no grid."""
+    section, made = tuned(experiment, profile), recipe_of(experiment, profile, arm)
+    if not section:
+        raise ValueError(f"{parameters_file(profile)} has no section tuning.{experiment}; write its grid there")
+    if made.optimizer not in section["learning_rates"]:
+        raise ValueError(f"tuning.{experiment}.learning_rates has no grid for {made.optimizer}, the optimizer of {arm}")
+    held_out = {"validation": section["validation"]}
+    return [
+        recipe_of(experiment, profile, arm, seed=seed, learning_rate=rate, data=held_out)
+        for rate in section["learning_rates"][made.optimizer]
+        for seed in section["seeds"]
+    ]
+
+
+def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:
+    """The held-out accuracy of every tuning run whose row lies below `folder` of the clone: one line each, with its
+    arm, seed and learning rate; 0 for a run that diverged."""
+    wanted: dict[str, list[str]] = {}
+    for arm in experiment_section(experiment, profile)["arms"]:
+        for recipe in grid(experiment, profile, arm):
+            wanted.setdefault(json.dumps(recipe_identity(recipe)), []).append(arm)
+    lines = []
+    for path in sorted((project_root() / folder).rglob("*.json")):
+        row = json.loads(path.read_text())
+        for arm in wanted.get(json.dumps(recipe_identity(make_recipe(**row["recipe"]))), []):
+            lines.append(
+                {
+                    "arm": arm,
+                    "seed": row["seed"],
+                    "learning rate": row["recipe"]["learning_rate"],
+                    "held-out": row["metrics"].get(row["headline"], 0.0),
+                }
+            )
+    return pd.DataFrame(lines, columns=["arm", "seed", "learning rate", "held-out"])
+
+
+def table(experiment: str, profile: str) -> pd.DataFrame:
+    """Mean held-out accuracy (%) by arm and learning rate, the best of each arm in brackets: from the published rows,
+    or where there are none from those that the stage `tuning` made here; empty where there are none either."""
+    if not tuned(experiment, profile):
+        return pd.DataFrame()
+    places = (f"results/{profile}/tuning", f"runs/{profile}/tuning")
+    found = next((rows for place in places if len(rows := judged(experiment, profile, place))), None)
+    if found is None:
+        return pd.DataFrame()
+    means, chosen = found.groupby(["arm", "learning rate"])["held-out"].mean(), best(found)
+    shown = {pair: f"[{mean:.1f}]" if pair[1] == chosen[pair[0]] else f"{mean:.1f}" for pair, mean in means.items()}
+    return pd.Series(shown).unstack(fill_value="")
+
+
+def best(found: pd.DataFrame) -> pd.Series:
+    """arm -> the learning rate of the highest mean held-out accuracy, the smaller of equals; a diverged run is a 0."""
+    means = found.groupby(["arm", "learning rate"])["held-out"].mean()
+    return means.groupby("arm").idxmax().map(lambda pair: pair[1])

@@ -1,0 +1,1 @@
+"""Classification: pictures, data sets, networks, the task."""

@@ -1,0 +1,112 @@
+"""The data check: what is wrong with a folder of pictures, one sentence a finding, each with its remedy.
+
+It opens every picture. `check_images` reads the layout of torchvision's ImageFolder (train/ and val/, a folder
+for each class in both), `check_keypoints` COCO's (annotations/person_keypoints_SPLIT.json and the pictures in
+SPLIT/). Nothing is changed; the command writes a manifest of the readable pictures beside class folders.
+
+A finding is something that would stop, spoil or silently shrink a data set. Pictures in CMYK or turned
+by their EXIF tag are read correctly, so they are notes, not findings.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from tqdm import tqdm
+
+from .pictures import read
+
+SPLITS = ("train", "val")
+EXIF_ORIENTATION = 0x0112
+IMAGENET_CLASSES, IMAGENET = 1000, {"train": 1_281_167, "val": 50_000}  # ILSVRC 2012
+
+
+def check_images(folder, notes=None, readable=None):
+    """Findings about a classification set; an empty list when there are none.
+
+    folder: holds train/ and val/. notes: a list that takes sentences about pictures that are unusual
+    and fine. readable: a list that takes the pictures without a fault. Raises nothing for bad data.
+    """
+    folder, notes = Path(folder), [] if notes is None else notes
+    readable = [] if readable is None else readable
+    missing = [split for split in SPLITS if not (folder / split).is_dir()]
+    if missing:
+        return [
+            f"{folder / split} is missing: {folder} must hold train/ and val/ with one folder per class in each"
+            for split in missing
+        ]
+    findings, classes, suspects = [], {}, []
+    for split in SPLITS:
+        loose = [path for path in shown((folder / split).iterdir()) if not path.is_dir()]
+        if loose:
+            findings.append(
+                f"{folder / split} holds {len(loose)} file(s) outside class folders, such as "
+                f"{loose[0].name}: move each into its class's folder (ImageNet: run valprep.sh)"
+            )
+        hidden = [path for path in (folder / split).glob(".*") if path.is_dir()]
+        hidden += [path for path in (folder / split).glob("*/**/.*") if path.suffix.lower() in IMG_EXTENSIONS]
+        findings += [
+            f"{path} is hidden, and would be read as a {'class' if path.is_dir() else 'picture'} all the "
+            "same: remove it (copies from other systems leave such files)"
+            for path in sorted(hidden)
+        ]
+        classes[split] = {path.name for path in shown((folder / split).iterdir()) if path.is_dir()}
+        if not classes[split]:
+            findings.append(f"{folder / split} has no class folders: make one per class, with its pictures")
+        for name in sorted(classes[split]):
+            before = len(suspects)
+            for path in shown((folder / split / name).rglob("*")):
+                if path.suffix.lower() in IMG_EXTENSIONS:
+                    suspects.append(path)
+                elif not path.is_dir():
+                    findings.append(
+                        f"{path} is not a picture by its name and would be skipped: "
+                        "remove it, or convert it to JPEG or PNG"
+                    )
+            if len(suspects) == before:
+                findings.append(
+                    f"class folder {folder / split / name} has no pictures: fill it, or remove it from both splits"
+                )
+    for here, there in (SPLITS, SPLITS[::-1]):
+        for name in sorted(classes[here] - classes[there]):
+            findings.append(
+                f"class {name} is in {folder / here} but not in {folder / there}: "
+                "the splits need the same classes, add it or remove it"
+            )
+    counts = {split: sum(path.is_relative_to(folder / split) for path in suspects) for split in SPLITS}
+    if len(classes["train"]) == IMAGENET_CLASSES and counts != IMAGENET:
+        notes.append(
+            f"{folder} has {IMAGENET_CLASSES} classes as ImageNet-1k, but {counts['train']:,} training and "
+            f"{counts['val']:,} validation pictures instead of {IMAGENET['train']:,} and {IMAGENET['val']:,}"
+        )
+    faults = [fault for fault, _ in look_at_pictures(suspects, notes)]
+    readable += [path for path, fault in zip(suspects, faults) if not fault]
+    return findings + [fault for fault in faults if fault]
+
+
+def shown(paths):
+    """Without hidden files, in order."""
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def look_at_pictures(paths, notes):
+    """Decode every picture; for each (fault or None, (width, height) in px or None)."""
+    with ThreadPoolExecutor() as pool:
+        seen = list(tqdm(pool.map(_open, paths), total=len(paths), desc="pictures", disable=None))
+    notes += [note for _, _, note in seen if note]
+    return [(fault, size) for fault, size, _ in seen]
+
+
+def _open(path):
+    """(fault, size, note) of one picture, None where there is nothing to say."""
+    try:
+        size = read(path).size
+    except ValueError as error:
+        return str(error), None, None
+    with Image.open(path) as opened:
+        if opened.mode not in ("RGB", "L"):
+            return None, size, f"{path} is stored as {opened.mode} and read as RGB"
+        if opened.getexif().get(EXIF_ORIENTATION, 1) != 1:
+            return None, size, f"{path} is turned by its EXIF tag and read as stored"
+    return None, size, None

@@ -1,0 +1,81 @@
+"""The manifest of a folder of pictures: path, size and hash of each, in one small file beside them.
+
+`data check` writes it once every picture was read. Runs then compare names and sizes, and take the manifest's hash
+for the data's, instead of reading a million files again.
+"""
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..training.checkpoint import atomic
+from .pictures import read as read_picture
+
+NAME = "manifest.csv"
+FEW = 20_000  # pictures that a run without a manifest reads whole before it starts
+
+
+def write(root: Path, files: Iterable[Path]) -> Path:
+    """Write root/manifest.csv for `files`, which lie below root. Raises ValueError where it cannot be written."""
+
+    def line(path: Path) -> tuple[str, int, str]:
+        return path.relative_to(root).as_posix(), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+
+    target = root / NAME
+    with atomic(target) as temporary, ThreadPoolExecutor() as pool, temporary.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("path", "bytes", "sha256"))
+        rows.writerows(pool.map(line, sorted(files)))
+    return target
+
+
+def read(root: Path) -> dict[str, int] | None:
+    """The size in bytes of each file of root/manifest.csv by its path; None if there is no manifest."""
+    if not (root / NAME).is_file():
+        return None
+    with (root / NAME).open(newline="") as file:
+        return {row["path"]: int(row["bytes"]) for row in csv.DictReader(file)}
+
+
+def missing_pictures(root: Path, split: str, files: Iterable[str]) -> list[str]:
+    """The pictures of root/split that the manifest lists and `files`, all that are there, lack; none without one."""
+    listed = [name for name in read(root) or () if name.startswith(f"{split}/")]
+    there = {Path(file).relative_to(root).as_posix() for file in files}
+    return [name for name in listed if name not in there]
+
+
+def bad_pictures(root: Path, files: Sequence[str]) -> dict[str, str]:
+    """A sentence for each of `files` that a run cannot use: by the manifest's names and sizes where there is one, else
+    by reading every picture. Raises ValueError for more than FEW pictures without a manifest."""
+    listed = read(root)
+    if listed is None and len(files) > FEW:
+        raise ValueError(
+            f"{root} has {len(files)} pictures and no {NAME}: `python -m bnc_repro data check {root}` reads each of "
+            "them once and writes it; runs then start at once"
+        )
+    if listed is not None:
+        remedy = f"`python -m bnc_repro data check {root}` says more and writes {NAME} anew"
+
+        def fault(path: str) -> str | None:
+            name = Path(path).relative_to(root).as_posix()
+            if name not in listed:
+                return f"{path} is not in {NAME}: {remedy}"
+            try:
+                size = os.stat(path).st_size
+            except OSError as error:
+                return f"{path} cannot be read ({error.strerror}): copy it again"
+            return None if size == listed[name] else f"{path} has {size} bytes, {NAME} says {listed[name]}: {remedy}"
+    else:
+
+        def fault(path: str) -> str | None:
+            try:
+                read_picture(path)
+            except ValueError as error:
+                return str(error)
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        return {path: found for path, found in zip(files, pool.map(fault, files), strict=True) if found}

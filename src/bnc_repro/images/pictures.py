@@ -1,0 +1,75 @@
+"""Picture files, read; and pixels as a network sees them."""
+
+import os
+import struct
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import v2
+
+from ..recipe.schema import Data
+
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
+    """Decode a whole picture file into RGB.
+
+    `exif_rotation=False` keeps the pixels as they are stored, which is what COCO's annotations refer to;
+    `True` turns the picture as its EXIF tag asks.
+
+    Raises ValueError, naming file and remedy, for a file that is missing, empty, cut off or no picture.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"picture {path} is missing: copy the data set again, or correct its folder")
+    if not path.is_file():
+        raise ValueError(f"picture {path} is not a file: remove it, or copy the data set again")
+    if path.stat().st_size == 0:
+        raise ValueError(f"picture {path} is empty (0 bytes): copy it again")
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened) if exif_rotation else opened
+            return picture.convert("RGB")
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"{path} is not a picture that Pillow can read: copy it again, convert it to JPEG or PNG, or remove it"
+        ) from None
+    except PermissionError:
+        raise ValueError(f"picture {path} may not be read: change its permissions (chmod +r)") from None
+    except _DECODER_ERRORS as error:
+        raise ValueError(f"picture {path} is damaged or cut off ({error}): copy it again") from None
+
+
+# channel means and deviations of ImageNet's pixels, 0..255, and those of each kind of data
+IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+STATISTICS = {
+    "fashion_mnist": ((72.9,), (90.0,)),
+    "cifar10": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+    "imagefolder": IMAGENET,
+    "coco": IMAGENET,
+}
+
+
+def normalise(images: Tensor, kind: str, light: Tensor | None = None) -> Tensor:
+    """uint8 (N, C, H, W) -> float32 with mean 0 and deviation 1 per channel; light (N, C) is added in 0..1."""
+    mean, deviation = _statistics(kind, images.device)
+    pixels = images.float()
+    if light is not None:
+        pixels = pixels + 255 * light.view(*light.shape, 1, 1)
+    return ((pixels - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache
+def _statistics(kind: str, device: torch.device) -> list[Tensor]:
+    return [torch.tensor(values, device=device).view(1, -1, 1, 1) for values in STATISTICS[kind]]
+
+
+def picture(file: Path, data: Data) -> Tensor:
+    """A picture file of any size as an image of this set: uint8 (C, H, W). Raises ValueError if unreadable."""
+    colours = "L" if len(STATISTICS[data.kind][0]) == 1 else "RGB"
+    image = read(file).convert(colours)
+    return v2.functional.resize(v2.functional.pil_to_tensor(image), list(data.image_size), antialias=True)

@@ -1,0 +1,224 @@
+"""Classification sets: Fashion-MNIST and CIFAR-10 as torchvision's classes read them, and class folders.
+
+Images stay uint8 until they are on the device; `normalise` is the first thing done there. The random crop,
+shift, flip and lighting of image i in epoch e depend on (seed, e, i) alone: not on workers, nor on a restart.
+Legend: N images, C channels, H and W rows and columns in px.
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from ..recipe.schema import EXPECTED, Data
+from . import manifest
+from .pictures import read
+
+# ImageNet's colour covariance (Krizhevsky et al. 2012): eigenvalues, and eigenvectors as columns, RGB in 0..1
+EIGENVALUES = (0.2175, 0.0188, 0.0045)
+EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+SHIFT_PX = 2
+
+
+def load(data: Data, train: bool) -> "ImageArrays | ImageFolders":
+    """The training images of `data`, or those it is judged by: the test images, or the share `validation` of the
+    training images. Raises ValueError when the folder is missing or incomplete."""
+    root = data.folder
+    complaint = f"no {data.kind} data in {root}: data.root must be {EXPECTED[data.kind]}"
+    if not root.is_dir():
+        raise ValueError(complaint)
+    if data.kind == "imagefolder" or (data.kind == "cifar10" and (root / "train").is_dir()):
+        if data.in_memory or data.kind == "cifar10":
+            return _decoded(root, data, train)
+        return ImageFolders(root, data, train)
+    made = {"fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[data.kind]
+    try:
+        source = made(root, train=train or data.validation > 0)
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        raise ValueError(f"{complaint}; what is there is incomplete or damaged ({error})") from error
+    images = torch.as_tensor(source.data)
+    images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
+    if len(images) != len(source.targets):
+        raise ValueError(f"{complaint}; what is there has {len(images)} images and {len(source.targets)} labels")
+    return ImageArrays(images, torch.as_tensor(source.targets), source.classes, data, train)
+
+
+def _decoded(root: Path, data: Data, train: bool) -> "ImageArrays":
+    files, labels, classes = _listed(root, data, train)
+    whole = replace(data, train_limit=0, validation=0.0)  # they are chosen already
+    stamps = tuple(Path(file).stat().st_mtime_ns for file in files)
+    return ImageArrays(_pixels(tuple(files), stamps, data.image_size), labels, classes, whole, train)
+
+
+@lru_cache(maxsize=4)  # a run's two sets, and those of the run before
+def _pixels(files: tuple[str, ...], stamps: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    def one(file: str) -> Tensor:
+        return v2.functional.resize(v2.functional.pil_to_tensor(read(file)), list(size), antialias=True)
+
+    with ThreadPoolExecutor() as pool:
+        return torch.stack(list(pool.map(one, files)))
+
+
+def _listed(root: Path, data: Data, train: bool) -> tuple[list[str], Tensor, list[str]]:
+    """The readable files of a split, at most `train_limit` of them for training, their labels, and the classes' names.
+    Raises ValueError for more unreadable ones than `max_bad_share` allows in training, and any in the test."""
+    folder = root / ("train" if train or data.validation else "val")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing: data.root must be {EXPECTED['imagefolder']}")
+    try:
+        source = datasets.ImageFolder(folder)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} has an empty class or none ({error}); run `data check {root}`") from error
+    labels = torch.tensor(source.targets)
+    files = [name for name, _ in source.samples]
+    missing = manifest.missing_pictures(root, folder.name, files)
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {len(missing)} pictures that {manifest.NAME} lists, such as {missing[0]}: copy them, "
+            f"or let `python -m bnc_repro data check {root}` write {manifest.NAME} anew"
+        )
+    kept = chosen(labels, data, train).tolist()
+    bad = manifest.bad_pictures(root, [files[i] for i in kept])
+    if len(bad) > (data.max_bad_share * len(kept) if train else 0):
+        more = f" ({len(bad)} such pictures)" if len(bad) > 1 else ""
+        raise ValueError(
+            f"{next(iter(bad.values()))}{more}; recipe key data.max_bad_share is the share of the training pictures "
+            "that a run may do without"
+        )
+    for sentence in bad.values():
+        print(f"{sentence}; left out of training", file=sys.stderr, flush=True)
+    kept = [i for i in kept if files[i] not in bad]
+    return [files[i] for i in kept], labels[kept], source.classes
+
+
+def evenly(labels: Tensor, limit: int) -> Tensor:
+    """Indices of the first `limit` images, as many of each class as possible, in the set's order; 0: all."""
+    if not 0 < limit < len(labels):
+        return torch.arange(len(labels))
+    classes = labels.unique()
+    share, more = divmod(limit, len(classes))
+    kept = [torch.nonzero(labels == c).flatten()[: share + (i < more)] for i, c in enumerate(classes)]
+    return torch.cat(kept).sort().values
+
+
+def chosen(labels: Tensor, data: Data, train: bool) -> Tensor:
+    """Indices of the images that a set takes out of its split: `train_limit` of them, without or with those held out
+    for validation, which lie evenly among them."""
+    if not data.validation:
+        return evenly(labels, data.train_limit if train else 0)
+    kept = evenly(labels, data.train_limit)
+    places = torch.arange(len(kept) + 1) * data.validation
+    held_out = places[1:].floor() > places[:-1].floor()
+    return kept[~held_out if train else held_out]
+
+
+class ImageArrays(Dataset):
+    """Images held in memory, on any device: uint8 (N, C, H, W). A batch is {"image", "label"} from indices."""
+
+    in_memory = True
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: list[str], data: Data, train: bool) -> None:
+        kept = chosen(labels, data, train)
+        self.images, self.labels, self.kind = images[kept].contiguous(), labels[kept], data.kind
+        self.classes, self.num_classes, self.channels = classes, len(classes), images.shape[1]
+        self.augment = data.augment if train else "none"
+        self.flips, self.shifts = torch.zeros(len(kept), dtype=torch.bool), torch.zeros(len(kept), 2).long()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images lie, and batches are made."""
+        return self.images.device
+
+    def to(self, device: torch.device) -> None:
+        """Move the images."""
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        self.flips, self.shifts = self.flips.to(device), self.shifts.to(device)
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """Draw the flips and shifts of every image for this epoch."""
+        draw = torch.Generator().manual_seed(seed + epoch)
+        self.flips = (torch.rand(len(self), generator=draw) < 0.5).to(self.device)
+        self.shifts = torch.randint(0, 2 * SHIFT_PX + 1, (len(self), 2), generator=draw).to(self.device)
+
+    def __getitems__(self, indices: list[int] | Tensor) -> dict[str, Tensor]:
+        chosen = torch.as_tensor(indices, device=self.device)
+        images = self.images[chosen]
+        if self.augment != "none":
+            images = torch.where(self.flips[chosen].view(-1, 1, 1, 1), images.flip(-1), images)
+        if self.augment == "shift":
+            images = _shifted(images, self.shifts[chosen])
+        return {"image": images, "label": self.labels[chosen]}
+
+
+def _shifted(images: Tensor, shifts: Tensor) -> Tensor:
+    """Each image moved by its shift minus SHIFT_PX in y and x, black at the border."""
+    n, _, height, width = images.shape
+    padded = F.pad(images, [SHIFT_PX] * 4).permute(0, 2, 3, 1)  # (N, H+, W+, C): plain indexing is fast there
+    counts = [torch.arange(length, device=images.device) for length in (n, height, width)]
+    rows, columns = shifts[:, :1] + counts[1], shifts[:, 1:] + counts[2]  # (N, H), (N, W)
+    return padded[counts[0][:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class ImageFolders(Dataset):
+    """root/train and root/val with one folder per class; pictures are decoded when asked for.
+
+    A training picture that turns unreadable later is named on stderr and replaced by the next one, up to
+    `max_bad_share` of them in each process that reads; one more raises ValueError.
+    """
+
+    def __init__(self, root: Path, data: Data, train: bool) -> None:
+        self.files, self.labels, self.classes = _listed(root, data, train)
+        self.num_classes, self.channels = len(self.classes), 3
+        self.kind, self.lighting, self.seed = data.kind, data.lighting if train else 0.0, (0, 0)
+        self.bad, self.most_bad = set(), int(data.max_bad_share * len(self.files)) if train else 0
+        size = list(data.image_size)
+        crop = [v2.RandomResizedCrop(size, scale=(0.08, 1), antialias=True), v2.RandomHorizontalFlip()]
+        centre = [v2.Resize(round(size[0] * 256 / 224), antialias=True), v2.CenterCrop(size)]
+        augmented = {"crop": crop, "flip": [v2.Resize(size), v2.RandomHorizontalFlip()]}
+        self.transform = v2.Compose([v2.PILToTensor(), *(augmented.get(data.augment, centre) if train else centre)])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def to(self, device: torch.device) -> None:
+        """Nothing to move: pictures are files."""
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """Fix the random draws of this epoch."""
+        self.seed = (seed, epoch)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        images, lights, labels = zip(*(self._item(i) for i in indices), strict=True)
+        batch = {"image": torch.stack(images), "label": torch.stack(labels)}
+        if self.lighting:
+            batch["light"] = torch.stack(lights)
+        return batch
+
+    def _item(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        try:
+            opened = read(self.files[i])
+        except ValueError as error:
+            self.bad.add(i)
+            if len(self.bad) > self.most_bad:
+                raise ValueError(
+                    f"{error}; that makes {len(self.bad)}, data.max_bad_share allows {self.most_bad} to be replaced"
+                ) from error
+            count = f"{len(self.bad)} of {self.most_bad}"
+            print(f"{error}; replaced by the next one ({count})", file=sys.stderr, flush=True)
+            return self._item((i + 1) % len(self))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((*self.seed, i)))
+            weights = torch.randn(3) * self.lighting * torch.tensor(EIGENVALUES)
+            image = self.transform(opened)
+        return image, torch.tensor(EIGENVECTORS) @ weights, self.labels[i]

@@ -1,0 +1,95 @@
+"""The Bi-Real trunk: four stages of blocks with one 3x3 convolution each and a shortcut around every one.
+
+block: sign -> binary conv 3x3 -> BN -> + shortcut -> PReLU per channel, after the addition; where the size
+changes the shortcut is AvgPool2d(2) -> float 1x1 -> BN. Stem float. Xavier-uniform weights.
+Source: Bi-Real Net (1808.00278); PReLU after the addition and the initialisation as in the released code of
+2205.07433. The stems for small images and the `width` are ours.
+Legend: N images, C channels, H and W rows and columns.
+"""
+
+from torch import Tensor, nn
+
+from ..binarizers.registry import get
+from .binary import BinaryConv2d
+from .sharing import share_evaluator
+
+
+class Block(nn.Module):
+    """x (N, C, H, W) -> (N, O, H/stride, W/stride)."""
+
+    def __init__(self, channels: int, out: int, stride: int, **binary) -> None:
+        super().__init__()
+        self.conv = BinaryConv2d(channels, out, 3, stride, padding=1, bias=False, **binary)
+        self.norm = nn.BatchNorm2d(out)
+        self.activation = nn.PReLU(out)
+        self.shortcut = nn.Identity()
+        if stride != 1 or channels != out:
+            pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
+            self.shortcut = nn.Sequential(pool, nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(self.conv(x)) + self.shortcut(x))
+
+
+def stem(kind: str, channels: int, width: int) -> nn.Sequential:
+    """The float entrance. imagenet: 7x7/2 and pooling, a quarter of the size; half: 3x3/2; full: 3x3/1."""
+    size, stride = {"imagenet": (7, 2), "half": (3, 2), "full": (3, 1)}[kind]
+    layers = [nn.Conv2d(channels, width, size, stride, size // 2, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)]
+    if kind == "imagenet":
+        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+    return nn.Sequential(*layers)
+
+
+class Trunk(nn.Module):
+    """The stem and one stage per entry of `blocks`, halving the size and doubling the width from the second on.
+
+    x (N, channels, H, W) -> (N, width * 2^(stages-1), ...). `features` is that last width.
+    """
+
+    def __init__(self, blocks: tuple[int, ...], width: int, stem_kind: str, channels: int = 3, **binary) -> None:
+        super().__init__()
+        self.stem = stem(stem_kind, channels, width)
+        self.stages = nn.ModuleList()
+        before = width
+        for i, count in enumerate(blocks):
+            after = width * 2**i
+            strides = [1 if i == 0 else 2] + [1] * (count - 1)
+            sizes = [before] + [after] * (count - 1)
+            self.stages.append(
+                nn.Sequential(*(Block(a, after, s, **binary) for a, s in zip(sizes, strides, strict=True)))
+            )
+            before = after
+        self.features = before
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+class BinaryNetwork(nn.Module):
+    """A network that holds its two binarizers once, at the top, for all of its layers.
+
+    `binary` is what its layers take: weight_binarizer, activation_binarizer, standardize.
+    """
+
+    def __init__(self, weight_binarizer, activation_binarizer, preset: str, standardize: bool) -> None:
+        super().__init__()
+        self.weight_binarizer = get(weight_binarizer, preset=preset)
+        self.activation_binarizer = get(activation_binarizer, preset=preset)
+        self.binary = {
+            "weight_binarizer": self.weight_binarizer,
+            "activation_binarizer": self.activation_binarizer,
+            "standardize": standardize,
+        }
+        share_evaluator(self)
+
+
+def initialise(network: nn.Module) -> None:
+    """Xavier-uniform convolutions and linear layers, biases 0; a classifier keeps its own start."""
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.ConvTranspose2d)) and "binarizer" not in name:
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""Notebooks as stages, and what publishing writes."""

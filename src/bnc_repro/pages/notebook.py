@@ -1,0 +1,87 @@
+"""Notebooks as stages: what they depend on, their execution through papermill, their HTML.
+
+papermill only warns of a parameter that a notebook does not declare; here it stops the stage with its name.
+"""
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+from ..names import known
+from ..recipe.clone import project_root
+from ..recipe.profiles import experiment_section
+
+STAGES = {
+    "00-binarizing-by-classification": None,
+    "01-imagenet-resnet": "imagenet_resnet",
+    "02-coco-pose": "coco_pose",
+    "03-linear-vs-soft": "linear_vs_soft",
+    "04-verdict": None,
+    "05-your-own-model": None,  # no stage of `dvc repro`: it reports nothing
+}
+
+
+def execute(name: str, profile: str) -> Path:
+    """Run notebooks/<name>.ipynb with the profile's parameters; the executed copy and its HTML stand in
+    runs/<profile>/notebooks/. Raises ValueError for an unknown name or an undeclared parameter."""
+    import papermill
+    from nbconvert import HTMLExporter
+
+    known("notebook", name, STAGES)
+    source = project_root() / "notebooks" / f"{name}.ipynb"
+    given = parameters(name, profile)
+    declared = declared_parameters(source)
+    unknown = sorted(set(given) - set(declared))
+    if unknown:
+        raise ValueError(
+            f"{source.name} does not declare the parameter {', '.join(unknown)}; declared: {', '.join(declared)}. "
+            "Add it to the parameters cell or take it out of params.yaml"
+        )
+    target = project_root() / "runs" / profile / "notebooks" / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        source,
+        target,
+        given,
+        cwd=project_root(),
+        kernel_name="python3",
+        log_output=True,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+        autosave_cell_every=60,
+        progress_bar=False,
+    )
+    page, _ = HTMLExporter(embed_images=True).from_filename(str(target))
+    target.with_suffix(".html").write_text(page)
+    if STAGES[name]:
+        from ..evidence.tables import save_metrics
+        from ..run.execute import run_arms
+
+        save_metrics(run_arms(STAGES[name], profile, **experiment_section(STAGES[name], profile)), profile)
+    return target.with_suffix(".html")
+
+
+def parameters(name: str, profile: str) -> dict:
+    """What papermill injects: the profile's name, and for an experiment its seeds, recipe and arms."""
+    section = experiment_section(STAGES[name], profile) if STAGES[name] else {}
+    return {"profile": profile, **section}
+
+
+def declared_parameters(source: Path) -> dict:
+    """Names and literal values of a notebook's cell tagged `parameters`."""
+    for cell in _code_cells(source):
+        if "parameters" in cell["metadata"].get("tags", []):
+            statements = ast.parse("".join(cell["source"])).body
+            assigned = [node for node in statements if isinstance(node, ast.Assign)]
+            return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in assigned}
+    raise ValueError(f"{source} has no cell tagged `parameters`; add one with plain literals")
+
+
+def code(name: str) -> list[str]:
+    """The code cells of notebooks/<name>.ipynb, as text."""
+    return ["".join(cell["source"]) for cell in _code_cells(project_root() / "notebooks" / f"{name}.ipynb")]
+
+
+def _code_cells(source: Path) -> list[dict]:
+    return [cell for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "code"]

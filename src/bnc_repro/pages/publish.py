@@ -1,0 +1,157 @@
+"""From runs/ to what git keeps: rows in results/, the README's table and figure, the notebooks' outputs."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from ..evidence import plots, tables, tuning, verdict
+from ..evidence.rows import published
+from ..recipe.build import make_recipe
+from ..recipe.clone import project_root
+from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, tuned
+from ..recipe.schema import EXPERIMENTS, PROFILES, Recipe
+from ..run.identity import data_fingerprint, folder_of
+from ..training.checkpoint import atomic, write_json
+from . import notebook
+
+MARKS = "<!-- {}:begin -->", "<!-- {}:end -->"
+
+
+def publish() -> list[Path]:
+    """Copy each profile's current rows to results/, in place of older rows of the same recipe; then the pages.
+
+    Rows of recipes that the profile no longer has leave results/ (git keeps them) once the new ones are there.
+    """
+    root, written = project_root(), []
+    for profile in PROFILES:
+        for name, recipes in _wanted(profile).items():
+            folder = root / "results" / profile / name
+            folders = {recipe.data.folder for recipe, _ in recipes}
+            data = {place: data_fingerprint(place) for place in folders if place.is_dir()}
+            there = {
+                folder_of(recipe, data=data[recipe.data.folder]) / "row.json": fields
+                for recipe, fields in recipes
+                if recipe.data.folder in data
+            }
+            new = _copied({path: fields for path, fields in there.items() if path.is_file()}, folder)
+            written += new
+            if len(new) == len(recipes) == len(there):
+                for path in set(folder.glob("*.json")) - set(new):
+                    path.unlink()
+    return [*written, *write_pages(root)]
+
+
+def _wanted(profile: str) -> dict[str, list[tuple[Recipe, dict]]]:
+    """Folder in results/<profile>/ -> the recipes whose rows belong there, an experiment's or those of its tuning, each
+    with the fields of its arm (of several arms with one recipe, the first's)."""
+    wanted: dict[str, list[tuple[Recipe, dict]]] = {}
+    for experiment in experiments(profile):
+        section = experiment_section(experiment, profile)
+        recipes: dict[Recipe, dict] = {}
+        grids: dict[Recipe, dict] = {}
+        for arm, changes in section["arms"].items():
+            for seed in section["seeds"]:
+                recipes.setdefault(recipe_of(experiment, profile, arm, seed=seed), arm_fields(arm, changes))
+            if tuned(experiment, profile):
+                for recipe in tuning.grid(experiment, profile, arm):
+                    grids.setdefault(recipe, arm_fields(arm, changes))
+        wanted[experiment] = list(recipes.items())
+        if grids:
+            wanted["tuning"] = list(grids.items())
+    return wanted
+
+
+def _copied(rows: dict[Path, dict], folder: Path) -> list[Path]:
+    """The rows' copies in `folder` with the fields of their arms, each in place of an older row of the same recipe."""
+
+    def recipe(path: Path) -> Recipe:
+        return make_recipe(**json.loads(path.read_text())["recipe"])
+
+    older, copies = {recipe(path): path for path in folder.glob("*.json")}, []
+    for row, fields in rows.items():
+        copies.append(folder / f"{row.parent.name}.json")
+        write_json(copies[-1], json.loads(row.read_text()) | fields)
+        if older.get(recipe(row), copies[-1]) != copies[-1]:
+            older[recipe(row)].unlink()
+    return copies
+
+
+def write_pages(root: Path) -> list[Path]:
+    """The README's verdict and its figure from the published sample rows, and the outputs of executed notebooks."""
+    written = []
+    readme = root / "README.md"
+    with atomic(readme) as temporary:
+        temporary.write_text(with_results(readme.read_text()))
+    plots.style()
+    figure = plots.verdict_figure(*published_rows())
+    picture = root / "results" / "figures" / "verdict.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=80, bbox_inches="tight", metadata={"Software": None})
+    for name in notebook.STAGES:
+        executed = root / "runs" / "sample" / "notebooks" / f"{name}.ipynb"
+        if executed.is_file():
+            written.append(keep_outputs(executed, root / "notebooks" / f"{name}.ipynb"))
+    return [readme, picture, *written]
+
+
+def published_rows(profile: str = "sample") -> list[list[dict]]:
+    """The published rows of the three experiments, [] for one that a profile has not run yet. Raises ValueError when
+    the sample lacks one."""
+    found = [published(profile, experiment) for experiment in EXPERIMENTS]
+    if profile == "sample" and not all(found):
+        raise ValueError("results/sample lacks an experiment's rows: run `make repro`, then `make publish`")
+    return found
+
+
+def with_results(text: str) -> str:
+    """`text` with what the published rows say between their marks: verdicts, the title's question, costs."""
+    sample, small = published_rows(), published_rows("small")
+    times = tables.times([rows for rows in [*sample, *small] if rows])
+    found = {
+        "verdict": tables.markdown(verdict.table(*sample)),
+        "times": tables.markdown(times),
+        "small": f"{tables.markdown(verdict.table(*small))}\n\n{verdict.title(small[2])}",
+    }
+    for name, lines in found.items():
+        begin, end = (mark.format(name) for mark in MARKS)
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{lines}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def keep_outputs(executed: Path, source: Path) -> Path:
+    """Copy the outputs of an executed notebook into the committed one, cell by cell, without times or paths.
+
+    Raises ValueError if a cell's text differs: the outputs would not be its own.
+    """
+    done = {cell["id"]: cell for cell in nbformat.read(executed, 4).cells}
+    kept = nbformat.read(source, 4)
+    for count, cell in enumerate([cell for cell in kept.cells if cell.cell_type == "code"], 1):
+        if cell.id not in done or done[cell.id].source != cell.source:
+            raise ValueError(f"{source.name}, cell {cell.id}: changed since it was run; run `make repro` first")
+        cell.outputs, cell.execution_count = _stable(done[cell.id], count), count
+    nbformat.write(kept, source)
+    return source
+
+
+def _stable(cell, count: int) -> list:
+    """A cell's outputs without what differs at each run (progress of trainings), and with small pictures."""
+    trains = "run_arms(" in cell.source
+    outputs = [output for output in cell.outputs if not (trains and output.output_type == "stream")]
+    for output in outputs:
+        if output.output_type == "execute_result":
+            output.execution_count = count
+        if "image/png" in output.get("data", {}):
+            output.data["image/png"] = _small(output.data["image/png"])
+    return outputs
+
+
+def _small(picture: str) -> str:
+    """A base64 PNG in 128 colours, a third of the bytes."""
+    small, image = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    image.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()

@@ -1,0 +1,54 @@
+"""What DVC's stages depend on beside files: fingerprints of code and of data folders, written each time."""
+
+import ast
+import hashlib
+from pathlib import Path
+
+from ..recipe.clone import project_root
+from ..recipe.profiles import experiment_section, experiments, recipe_of
+from ..recipe.schema import EXPERIMENTS
+from ..run.code import PACKAGE, closure, file_of, module_fingerprints, modules
+from ..run.identity import data_fingerprint
+from ..training.checkpoint import write_json
+from . import notebook
+
+
+def notebook_modules(name: str) -> list[str]:
+    """The modules that a notebook's stage runs: those that its cells import, `pages.notebook` and the command line, and
+    of the experiments that it reads what their runs import."""
+    imported = {"pages.notebook"}
+    for node in ast.walk(ast.parse("\n".join(notebook.code(name)))):
+        module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+        if isinstance(node, ast.ImportFrom) and module.split(".")[0] == PACKAGE.name:
+            base = module.partition(".")[2]
+            imported |= {base} | {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+    skipped = {"run", "run.execute", "run.judge", "run.tasks"}  # whose imports are those of every experiment
+    own = closure({module for module in imported - skipped if module and file_of(module)}, skipped)
+    read = EXPERIMENTS if name == "04-verdict" else filter(None, [notebook.STAGES[name]])
+    return sorted({"__main__", *own}.union(*map(modules, read)))
+
+
+def write_code(folder: Path, profile: str) -> list[Path]:
+    """What stages depend on instead of files of source: for each experiment of the profile and each notebook a file
+    with the fingerprint of every module that it runs (without comments, docstrings and formatting), and of the
+    notebook's cells (without outputs, ids and metadata)."""
+    fingerprints = {name: module_fingerprints(modules(name)) for name in experiments(profile)}
+    for name in notebook.STAGES:
+        cells = "\n\n".join(notebook.code(name)).encode()
+        of_cells = {f"notebooks/{name}.ipynb": hashlib.sha256(cells).hexdigest()}
+        fingerprints[name] = module_fingerprints(notebook_modules(name)) | of_cells
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in fingerprints.items():
+        write_json(folder / f"{name}.json", content)
+    return [folder / f"{name}.json" for name in fingerprints]
+
+
+def write_state(experiment: str, profile: str, target: str | None) -> Path:
+    """The fingerprint of each data folder of an experiment, null where there is none, as a file for stages."""
+    section = experiment_section(experiment, profile)
+    recipes = [recipe_of(experiment, profile, arm) for arm in section["arms"]]
+    folders = {recipe.data.root: recipe.data.folder for recipe in recipes}
+    path = project_root() / (target or f"runs/{profile}/data/{experiment}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {root: data_fingerprint(folder) if folder.is_dir() else None for root, folder in folders.items()})
+    return path

@@ -1,0 +1,1 @@
+"""Keypoints: skeletons, people, crops, heatmaps, their measures, networks, the task."""

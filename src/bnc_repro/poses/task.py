@@ -1,0 +1,179 @@
+"""The task of pose estimation: crops of people, heatmaps, and COCO's average precision, with true boxes and with a
+detector's where a file of them is given (its metrics end in _detected, the two are never mixed).
+
+Where HRNet's code differs: a half body is centred on its joints' box, not their mean, and joints outside the crop get
+no target, where a Gaussian's tail might still reach in.
+
+Loss: half the mean squared error of the heatmaps; with a teacher, the share `distillation` of it is taken
+against the teacher's heatmaps. Prediction: flip test, sub-pixel decoding, OKS rescoring and OKS-NMS.
+Legend: N people, K keypoints, h and w of heatmaps (a quarter of the crop).
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..images.pictures import normalise, read
+from ..recipe.schema import Recipe
+from ..training.task import Task, build_network, on_device
+from . import coco_eval
+from .crops import CropBatches
+from .heatmaps import encode, heatmap_cross_entropy, heatmap_loss
+from .measures import has_areas, torsos_px
+from .networks import POSENETS
+from .people import People, category_of, load_annotations, mean_pose, predict_mean_pose
+from .predict import VALIDATION, average_precision, crop_box_px, judge, predict, some_people, to_maps
+from .skeleton import COCO_PERSON, Skeleton, of_category
+
+TRAIN = "train2017"
+CACHE_MIB = 2048  # of decoded pictures, in all loading processes together
+LOSSES = {"squares": heatmap_loss, "cross_entropy": heatmap_cross_entropy}
+
+
+def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None) -> Task:
+    """The task of a recipe. Raises ValueError for missing or faulty data, before anything is trained."""
+    cache_mib = CACHE_MIB // max(1, recipe.data.workers)  # each worker has its own
+    options = {"size": recipe.data.image_size, "cache_mib": cache_mib}
+    root = recipe.data.folder
+    people = CropBatches(
+        root, TRAIN, augment=recipe.data.augment == "pose", limit=recipe.data.train_limit or None, **options
+    )
+    judged = CropBatches(root, VALIDATION, **options)
+    if people.skeleton != judged.skeleton:
+        raise ValueError(f"the categories of {TRAIN} and {VALIDATION} in {root}/annotations differ: use one in both")
+    names = people.skeleton.names
+    heatmap_size = (recipe.data.image_size[0] // 4, recipe.data.image_size[1] // 4)
+    _check_measures(recipe, judged)
+
+    detected = None
+    if recipe.pose.detections:
+        boxes = coco_eval.read_detections(recipe.pose.detections, root, VALIDATION)
+        detected = CropBatches(root, VALIDATION, people=boxes, skeleton=judged.skeleton, **options)
+
+    def evaluate(predicted: Callable[[CropBatches], tuple[np.ndarray, np.ndarray]]) -> dict:
+        found = judge(root, judged, *predicted(judged))
+        if detected is not None:
+            with_detector = average_precision(root, detected, *predicted(detected))
+            found |= {f"{name}_detected": value for name, value in with_detector.items()}
+        return found
+
+    def examples(network: nn.Module) -> list:
+        chosen = some_people(judged, predict(network, judged, recipe, device)[0])
+        batch = judged.batch([one.pop("row") for one in chosen])
+        with torch.no_grad():
+            maps = to_maps(network(normalise(batch["image"].to(device), "coco")), recipe).float().amax(1)
+        for one, heat, matrix in zip(chosen, maps.cpu(), batch["matrix"], strict=True):
+            one |= {
+                "heat": [[round(value, 2) for value in line] for line in heat.tolist()],
+                "crop": crop_box_px(matrix, recipe.data.image_size),
+            }
+        return chosen
+
+    if recipe.network == "mean_pose":
+        mean = mean_pose(people.people)
+
+        def guess(crops: CropBatches) -> tuple[np.ndarray, np.ndarray]:
+            points = predict_mean_pose(mean, crops.people)
+            return points, np.ones(points.shape[:2])
+
+        return Task(
+            nn.Identity(),
+            None,
+            None,
+            lambda _: evaluate(guess),
+            recipe.pose.headline,
+            names,
+            examples=lambda _: [one for one in some_people(judged, guess(judged)[0]) if one.pop("row") >= 0],
+        )
+
+    compare = LOSSES[recipe.pose.loss]
+
+    def loss(network: nn.Module, batch: dict) -> Tensor:
+        x = normalise(batch["image"], "coco")
+        targets, weights = encode(
+            batch["joints"], batch["visible"], recipe.data.image_size, heatmap_size, recipe.pose.sigma_px
+        )
+        heatmaps = network(x)
+        labelled = compare(heatmaps, targets, weights)
+        if teacher is None:
+            return labelled
+        with torch.no_grad():
+            wanted = to_maps(teacher(x), recipe)
+        return (1 - recipe.distillation) * labelled + recipe.distillation * compare(heatmaps, wanted, weights)
+
+    def sample() -> Tensor:
+        return normalise(judged.batch(range(min(8, len(judged))))["image"].to(device), "coco")
+
+    network = on_device(make_network(recipe, len(names)), device)
+    return Task(
+        network,
+        people,
+        loss,
+        lambda network: evaluate(lambda crops: predict(network, crops, recipe, device)),
+        recipe.pose.headline,
+        names,
+        sample,
+        examples,
+    )
+
+
+def _check_measures(recipe: Recipe, judged: CropBatches) -> None:
+    """Raises ValueError where the validation people cannot be judged by what the recipe asks for."""
+    where = judged.root
+    if recipe.pose.headline == "PCK":
+        if not torsos_px(judged.people, judged.skeleton.names)[1].any():
+            raise ValueError(f"recipe key pose.headline is PCK, but nobody in {where} has a labelled torso; take AP")
+    elif not has_areas(judged.people):
+        raise ValueError(
+            f"recipe key pose.headline is AP, but people in {where} have no area, which OKS needs: "
+            "add areas, or take PCK"
+        )
+    if recipe.pose.detections and not has_areas(judged.people):
+        raise ValueError(f"recipe key pose.detections asks for AP, but people in {where} have no area: leave it out")
+
+
+def make_network(recipe: Recipe, num_keypoints: int) -> nn.Module:
+    """The recipe's pose network, untrained."""
+    return build_network(POSENETS, recipe, 3, num_keypoints=num_keypoints)
+
+
+def predict_pictures(
+    network: nn.Module, recipe: Recipe, labels: list[str], files: list[Path], device: torch.device
+) -> Iterator[dict]:
+    """{"keypoints": [x px, y px, score] by name} for each picture file, whose whole extent is taken as one person's
+    box."""
+    skeleton = _skeleton_of(recipe, len(labels))
+    for file in files:
+        width, height = read(file).size
+        person = People(
+            paths=np.array([str(file)]),
+            image_ids=np.array([0]),
+            ids=np.array([0]),
+            boxes_px=np.array([[0.0, 0.0, width, height]]),
+            joints_px=np.zeros((1, len(labels), 2)),
+            visible=np.zeros((1, len(labels)), np.int64),
+            areas_px2=np.array([float(width * height)]),
+            picture_sizes=np.array([[height, width]]),
+            box_scores=np.ones(1),
+        )
+        crops = CropBatches("", VALIDATION, recipe.data.image_size, people=person, skeleton=skeleton)
+        points, scores = predict(network, crops, recipe, device)
+        rounded = np.concatenate((points[0], scores[0][:, None]), 1).round(2).tolist()
+        yield {"keypoints": dict(zip(labels, rounded, strict=True))}
+
+
+def _skeleton_of(recipe: Recipe, count: int) -> Skeleton:
+    """What the recipe's data set says its keypoints are; COCO's where that is not here and there are 17 of them."""
+    try:
+        document, file = load_annotations(recipe.data.folder, VALIDATION)
+        return of_category(category_of(document), file)
+    except ValueError as error:
+        if count == len(COCO_PERSON.names):
+            return COCO_PERSON
+        raise ValueError(
+            f"the network has {count} keypoints, and which of them a mirror exchanges is said where it "
+            f"was trained: {error}"
+        ) from error

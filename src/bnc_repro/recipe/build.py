@@ -1,0 +1,144 @@
+"""Nested values, as they are read from YAML, into a recipe: every mistake is one sentence that names the key."""
+
+import dataclasses
+import re
+from dataclasses import is_dataclass, replace
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from ..names import nearest_first
+from .schema import Recipe, check
+
+
+class _CoreLoader(yaml.SafeLoader):
+    """YAML 1.2's core schema, which DVC reads params.yaml by: 1e-05 is a number, 010 is ten, `no` is text."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+
+for _tag, _pattern, _first in (
+    ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+_CoreLoader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text, by the rules of YAML 1.2. Raises ValueError, in one sentence, for what is no YAML."""
+    try:
+        return yaml.load(text, Loader=_CoreLoader)  # a subclass of SafeLoader: plain values only
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", error)
+        raise ValueError(f"{text.splitlines()[0][:60]!r} ... is no YAML{line}: {problem}") from error
+
+
+def build_typed(cls: type, values: dict, prefix: str = ""):
+    """An instance of the dataclass `cls` from nested values; `prefix` stands before the keys in messages.
+
+    Raises ValueError for unknown keys, the nearest known ones first, and for values of another type.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"recipe key {prefix.rstrip('.')} holds several keys, got {values!r}")
+    hints = get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise ValueError(f"unknown recipe key {prefix}{key}; known, nearest first: {nearest_first(key, hints)}")
+    built = {key: _typed(hints[key], value, prefix + key) for key, value in values.items()}
+    return cls(**built)
+
+
+def _typed(hint: Any, value: Any, key: str) -> Any:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return build_typed(hint, value, key + ".")
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        fits = isinstance(value, (list, tuple)) and (kinds[-1] is ... or len(value) == len(kinds))
+        if fits and all(type(item) is int for item in value):
+            return tuple(value)
+        wanted = "a list of whole numbers" if kinds[-1] is ... else f"a list of {len(kinds)} whole numbers"
+        raise ValueError(f"recipe key {key} must be {wanted}, got {value!r}")
+    kinds = get_args(hint) or (hint,)
+    if float in kinds and type(value) is int:
+        return float(value)
+    if type(value) in kinds:
+        return value
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    raise ValueError(f"recipe key {key} must be {' or '.join(names[kind] for kind in kinds)}, got {value!r}")
+
+
+def make_recipe(**values: Any) -> Recipe:
+    """A checked recipe from nested values. Raises ValueError naming the key, what is wrong and what would be right."""
+    recipe = build_typed(Recipe, values)
+    check(recipe)
+    return recipe
+
+
+def merged(*layers: dict) -> dict:
+    """Nested dicts laid over each other; later ones win key by key."""
+    result: dict = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = result.get(key)
+            result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def parse_settings(settings: list[str]) -> dict:
+    """["data.root=x", "epochs=3"] as nested values; the values are read as YAML."""
+    result: dict = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting}: write key=value, for instance --set epochs=3")
+        nested: Any = read_yaml(value) if value else ""
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        result = merged(result, nested)
+    return result
+
+
+def as_dict(recipe: Recipe) -> dict:
+    """The recipe as plain nested values (lists for tuples), as it stands in a row."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    return plain(dataclasses.asdict(recipe))
+
+
+def recipe_identity(recipe: Recipe) -> dict:
+    """What makes two runs the same run: the recipe without the data's place and the number of workers."""
+    values = as_dict(recipe)
+    del values["data"]["root"], values["data"]["workers"]
+    return values
+
+
+def float_twin(recipe: Recipe) -> Recipe:
+    """The same recipe with a float network and without a teacher: what "teacher: twin" learns from."""
+    no_classifier = {"preset": "fixed", "rule": "", "hidden": 0, "per_layer": False, "standardize": False}
+    no_teacher = {"teacher": "", "distillation": 0.0, "init_from": ""}
+    return replace(recipe, weight_binarizer=None, activation_binarizer=None, **no_classifier, **no_teacher)
+
+
+def with_float_weights(recipe: Recipe) -> Recipe:
+    """The same recipe with float weights and binary activations: the first of two stages."""
+    return replace(recipe, weight_binarizer=None, standardize=False, init_from="")

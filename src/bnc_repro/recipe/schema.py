@@ -1,0 +1,172 @@
+"""The recipe of a run: every key that exists, with its default, its choices and its bounds, and what makes no sense.
+
+Nothing here reads a file; `profiles` reads params.yaml and `build` turns nested values into a recipe.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from .clone import project_root
+
+EXPERIMENTS = ("imagenet_resnet", "coco_pose", "linear_vs_soft")
+PROFILES = ("sample", "small", "gpu", "paper", "presets")  # presets: the ablation on the sample, 20 seeds
+# what data.root must be, and how to get it
+EXPECTED = {
+    "fashion_mnist": "the folder that holds FashionMNIST/raw/ with its four idx files; `dvc pull data.dvc` brings it",
+    "cifar10": "the folder that holds cifar-10-batches-py/ (the python archive of cs.toronto.edu/~kriz/cifar.html), "
+    "or train/<class>/ and val/<class>/ with its pictures",
+    "imagefolder": "a folder with train/<class>/ and val/<class>/ (ImageNet-1k: image-net.org; the PyTorch examples' "
+    "script sorts val/ into classes)",
+    "coco": "a folder with annotations/person_keypoints_{train,val}2017.json, train2017/ and val2017/ "
+    "(cocodataset.org; the sample's comes with `dvc pull data.dvc`)",
+}
+
+
+def one_of(*choices: str, default: str | None = None) -> Any:
+    """A field that takes one of `choices`, the first of them unless another `default` is named."""
+    return field(default=choices[0] if default is None else default, metadata={"choices": choices})
+
+
+def at_least(least: float, default: float) -> Any:
+    """A finite number from `least` on."""
+    return field(default=default, metadata={"least": least})
+
+
+def above_zero(default: float) -> Any:
+    """A finite number above 0."""
+    return field(default=default, metadata={"above": 0})
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the images are and how they are read; `root` and `workers` are no part of a run's identity."""
+
+    root: str = ""
+    kind: str = one_of(*EXPECTED)
+    train_limit: int = at_least(0, 0)  # the first so many training images (drawn evenly per class), 0: all
+    validation: float = at_least(0, 0.0)  # share of those that is held out and judged in place of the test images
+    image_size: tuple[int, int] = (28, 28)  # height, width in px
+    augment: str = one_of("none", "flip", "shift", "crop", "pose")  # crop: random resized
+    lighting: float = at_least(0, 0.0)  # standard deviation of the PCA colour noise
+    in_memory: bool = False  # imagefolder: decode every picture once, at `image_size`, and keep it
+    max_bad_share: float = at_least(0, 0.0)  # of the training pictures, that a run may do without
+    workers: int = at_least(0, 0)
+
+    @property
+    def folder(self) -> Path:
+        """`root` with variables such as $BNC_DATA filled in; a relative one starts at the clone."""
+        path = Path(os.path.expandvars(self.root)).expanduser()
+        return path if path.is_absolute() else project_root() / path
+
+
+@dataclass(frozen=True)
+class Pose:
+    """What only keypoint training knows; heatmaps are a quarter of the image in each direction."""
+
+    sigma_px: float = above_zero(2.0)  # of a target, in heatmap pixels
+    loss: str = one_of("squares", "cross_entropy")
+    decode: str = one_of("dark", "quarter", "argmax", default="dark")
+    flip_test: bool = True
+    headline: str = one_of("AP", "PCK")
+    detections: str = ""  # a detector's boxes of the validation images: then they are judged beside the true boxes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training of one network under one seed."""
+
+    experiment: str = one_of(*EXPERIMENTS)
+    profile: str = one_of(*PROFILES)
+    network: str = "resnet20"
+    width: int = at_least(0, 0)  # channels of the first stage, 0: the network's own
+    blocks: tuple[int, ...] = ()  # blocks per stage, (): the network's own
+    head: int = at_least(0, 0)  # channels after each upsampling of a pose network, 0: four times the width
+    stem: str = one_of("", "imagenet", "half", "full")  # "": the network's own
+    weight_binarizer: str | None = "mlp"
+    activation_binarizer: str | None = "approx_sign"
+    preset: str = one_of("official", "paper", "fixed", default="fixed")
+    rule: str = one_of("", "gated", "sum", "expected")  # the learnt binarizer's backward, "": the preset's
+    hidden: int = at_least(0, 0)  # hidden units of the learnt "mlp", 0: its own 100
+    per_layer: bool = False  # each layer learns its own binarizer; false: the network shares one
+    standardize: bool = False
+    epochs: int = at_least(0, 1)  # 0: nothing is trained, what init_from names is judged
+    batch_size: int = at_least(1, 128)  # of all processes and micro-batches together
+    accumulate: int = at_least(1, 1)  # micro-batches that a process works through for one step
+    learning_rate: float = above_zero(1e-3)
+    base_batch_size: int = at_least(0, 0)  # that learning_rate is meant for, 0: batch_size; see optim.batch_factor
+    optimizer: str = one_of("adam", "adamw", "sgd")
+    weight_decay: float = at_least(0, 0.0)
+    momentum: float = at_least(0, 0.9)  # of sgd
+    schedule: str = one_of("linear", "cosine", "steps", "constant")
+    milestones: tuple[int, ...] = ()  # epochs at which "steps" divides the rate by 10
+    warmup_epochs: float = at_least(0, 0.0)
+    released_schedule: bool = False  # first epoch at rate 1 - 1/E, last at 0, as the released code steps
+    classifier_learning_rate: float = at_least(0, 1e-3)
+    classifier_milestones: tuple[int, ...] = ()
+    teacher: str = ""  # twin | torchvision/resnet34 | a checkpoint of this project | "": none
+    distillation: float = at_least(0, 0.0)  # weight of the teacher's loss; the labels keep the rest
+    precision: str = one_of("float32", "bfloat16", "float16")
+    compile: bool = False  # torch.compile; where that fails the run says so and goes on without. Nothing for the
+    # schedules of fda, recu and reste, which it compiles anew at each step until it gives up
+    sync_batch_norm: bool = False  # batch statistics over all processes (CUDA)
+    evaluate_every: int = at_least(1, 1)  # epochs; the last one is always evaluated
+    seed: int = at_least(0, 0)
+    init_from: str = ""  # a checkpoint (ours or the released code's) | float_weights: this recipe's run with them
+    data: Data = field(default_factory=Data)
+    pose: Pose = field(default_factory=Pose)
+
+
+def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping]]:
+    """Every key of a recipe with its value and its bounds, as in ("data.root", "", {})."""
+    for entry in fields(values):
+        value = getattr(values, entry.name)
+        if is_dataclass(value):
+            yield from flat(value, f"{prefix}{entry.name}.")
+        else:
+            yield prefix + entry.name, value, entry.metadata
+
+
+def check(recipe: Recipe) -> None:
+    """Raise ValueError, naming the key and what would be right, for a recipe that makes no sense."""
+    for key, value, bounds in flat(recipe):
+        if "choices" in bounds and value not in bounds["choices"]:
+            choices = ", ".join(map(repr, bounds["choices"]))
+            raise ValueError(f"recipe key {key} must be one of {choices}, got {value!r}")
+        if "least" in bounds and not bounds["least"] <= value < math.inf:
+            raise ValueError(f"recipe key {key} must be finite and at least {bounds['least']}, got {value}")
+        if "above" in bounds and not bounds["above"] < value < math.inf:
+            raise ValueError(f"recipe key {key} must be above {bounds['above']} and finite, got {value}")
+    if recipe.distillation > 1:
+        raise ValueError(f"recipe key distillation is a share from 0 to 1, got {recipe.distillation}")
+    if bool(recipe.teacher) != (recipe.distillation > 0):
+        raise ValueError("recipe keys teacher and distillation belong together: give both, or neither ('' and 0)")
+    if not recipe.epochs and (recipe.init_from in ("", "float_weights") or recipe.teacher):
+        raise ValueError("recipe key epochs is 0, which only judges the file that init_from names: give one, or epochs")
+    if recipe.head and recipe.experiment != "coco_pose":
+        raise ValueError(f"recipe key head belongs to pose networks, {recipe.experiment} has none; leave it out")
+    if any(count < 1 for count in recipe.blocks):
+        raise ValueError(f"recipe key blocks counts blocks per stage, each at least 1, got {list(recipe.blocks)}")
+    _check_data(recipe.data)
+
+
+def _check_data(data: Data) -> None:
+    in_arrays = data.in_memory or data.kind in ("fashion_mnist", "cifar10")
+    augmentations = ("none", "pose") if data.kind == "coco" else ("none", "flip", "shift" if in_arrays else "crop")
+    if data.augment not in augmentations:
+        where = f"{data.kind!r} in memory" if data.in_memory else repr(data.kind)
+        raise ValueError(
+            f"recipe key data.augment is {data.augment!r}, but kind {where} takes one of "
+            f"{', '.join(map(repr, augmentations))}"
+        )
+    for key in ("lighting", "in_memory", "max_bad_share", "validation"):
+        fits = data.kind == "imagefolder" and not (key == "lighting" and data.in_memory)
+        if getattr(data, key) and not (fits or (key == "validation" and in_arrays)):
+            raise ValueError(f"recipe key data.{key} means nothing for these images (kind {data.kind!r}); leave it out")
+    if data.validation > 0.5:
+        raise ValueError(f"recipe key data.validation is a share of at most 0.5, got {data.validation}")
+    if min(data.image_size) < 4:
+        raise ValueError(f"recipe key data.image_size must be at least 4 px, got {list(data.image_size)}")

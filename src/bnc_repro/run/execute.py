@@ -1,0 +1,189 @@
+"""From a recipe to its row: the one place where names become objects.
+
+A run's folder is runs/<profile>/<experiment>/<fingerprint>/. A finished run is returned, an unfinished one goes
+on, and a second process on the same run waits.
+"""
+
+import datetime
+import json
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..layers.inspect import watch
+from ..recipe.build import as_dict, float_twin, make_recipe, merged, with_float_weights
+from ..recipe.profiles import arm_fields, without_arm_fields
+from ..recipe.schema import Recipe
+from ..training import checkpoint, distributed
+from ..training.loop import Diverged, say, train
+from ..training.task import on_device
+from . import ledger, released
+from .code import git_state, versions
+from .device import device_name, peak_memory_mib, pick_device
+from .identity import fingerprints, folder_of
+from .judge import load_network
+from .tasks import task_module
+
+
+def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = True) -> dict:
+    """Train one network, or return the row of the same run if it is finished; see `row` for what a row holds.
+
+    `runs` is the folder of all runs, runs/ in the clone unless given. With BNC_REPRO_REUSE=results in the
+    environment a published row of exactly this run is taken too. Raises ValueError for a recipe, data or a
+    device that cannot work, before training; Diverged when the loss stops being a number (in the ablation that
+    is a row with status "diverged").
+    """
+    folder = folder_of(recipe, runs)
+    published = published_row(recipe) if reuse_published else None
+    if published is not None:
+        return published
+    device = pick_device(recipe)
+    distributed.meet(device)
+    # The first process holds the folder for all, and what it finds there holds for all.
+    with checkpoint.locked(folder) if distributed.rank() == 0 else nullcontext():
+        finished = distributed.by_the_first(lambda: _read(folder / "row.json"))
+        if finished is not None:
+            return finished
+        teacher = _teacher(recipe, runs, device)
+        task = task_module(recipe.experiment).build(recipe, device, teacher)
+        _start_from(task.network, recipe, runs)
+        say(f"{recipe.experiment} {title(recipe)}, seed {recipe.seed}: {folder}")
+        started, status, curve = time.monotonic(), "finished", []
+        try:
+            if task.train_set is None or not recipe.epochs:
+                curve = [{"epoch": 0, **task.evaluate(task.network)}]
+            else:
+                curve = train(task, recipe, folder, device)
+        except Diverged as error:
+            if recipe.experiment != "linear_vs_soft":
+                raise
+            say(str(error))
+            status = f"diverged: {error}"
+        made = row(recipe, folder, task, status, curve, device, time.monotonic() - started)
+        return distributed.by_the_first(lambda: _written(folder / "row.json", made))
+
+
+def _read(path: Path) -> dict | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _written(path: Path, made: dict) -> dict:
+    checkpoint.write_json(path, made)
+    return made
+
+
+def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: torch.device, seconds: float) -> dict:
+    """All that is kept of a run. `metrics` are the last epoch's (none if it diverged), `best` the best epoch's."""
+    judged = [epoch for epoch in curve if task.headline in epoch]
+    last = judged[-1] if judged and status == "finished" else {}
+    beside = ("epoch", "loss", "seconds")
+    kept = {key: value for key, value in last.items() if key not in beside and not isinstance(value, dict)}
+    trained_seconds = curve[-1].get("seconds", seconds) if curve else seconds
+    items = sum(epoch["epoch"] > 0 for epoch in curve) * len(task.train_set or ())
+    return {
+        "experiment": recipe.experiment,
+        "profile": recipe.profile,
+        "fingerprint": folder.name,
+        "title": title(recipe),
+        "seed": recipe.seed,
+        "status": status.partition(":")[0],
+        "message": status,
+        "headline": task.headline,
+        "metrics": kept,
+        "best": max(judged, key=lambda epoch: epoch[task.headline] or 0)[task.headline] if judged else None,
+        "parameters": sum(p.numel() for p in task.network.parameters()),
+        "seconds": round(trained_seconds, 1),
+        "items_per_second": round(items / trained_seconds, 1) if items else None,
+        "peak_memory_mib": peak_memory_mib(device),
+        "device": device_name(device),
+        "processes": distributed.size(),
+        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "fingerprints": fingerprints(recipe),
+        **git_state(),
+        "versions": versions(),
+        "recipe": as_dict(recipe),
+        "curve": curve,
+        "binary_layers": watch(task.network, task.sample()) if status == "finished" and task.sample else [],
+        "examples": task.examples(task.network) if status == "finished" else [],
+    }
+
+
+def run_arms(experiment: str, profile: str, seeds: list[int], recipe: dict, arms: dict) -> list[dict]:
+    """The rows of every arm (name -> recipe keys that differ) under every seed, each with `config.arm_fields`."""
+    rows = []
+    for name, changes in arms.items():
+        for seed in seeds:
+            values = merged(recipe, without_arm_fields(changes), {"seed": seed})
+            recipe_of_arm = make_recipe(experiment=experiment, profile=profile, **values)
+            rows.append(run(recipe_of_arm) | arm_fields(name, changes))
+    return rows
+
+
+def title(recipe: Recipe) -> str:
+    """A short name of what is trained: network, weights / activations, preset where it matters."""
+    names = (recipe.weight_binarizer, recipe.activation_binarizer)
+    weights, activations = ((name or "float").rpartition(":")[2] for name in names)
+    preset = ", ".join(filter(None, (recipe.preset, recipe.rule)))
+    learnt = {"linear", "mlp"} & {weights, activations}
+    return f"{recipe.network} {weights}/{activations}" + (f" ({preset})" if learnt else "")
+
+
+def published_row(recipe: Recipe) -> dict | None:
+    """The row of this very run from results/, by today's code or by code that the ledger joins to it, if the
+    environment asks for published rows."""
+    if os.environ.get("BNC_REPRO_REUSE") != "results":
+        return None
+    wanted = fingerprints(recipe)
+    for row in ledger.rows(recipe.profile, recipe.experiment):
+        same = all(row["fingerprints"][part] == wanted[part] for part in ("recipe", "data"))
+        if same and ledger.is_current(row):
+            return row
+    return None
+
+
+def _teacher(recipe: Recipe, runs: Path | None, device: torch.device) -> nn.Module | None:
+    if not recipe.teacher:
+        return None
+    if recipe.teacher == "twin":
+        return load_network(_checkpoint_of(float_twin(recipe), runs), device)[0]
+    if recipe.teacher.startswith("torchvision/"):
+        import torchvision
+
+        try:
+            network = torchvision.models.get_model(recipe.teacher.partition("/")[2], weights="DEFAULT")
+        except Exception as error:
+            raise ValueError(
+                f"the teacher {recipe.teacher} cannot be had ({error}): its weights come from torchvision's server; "
+                "on a machine without it put the file into torch's hub folder (TORCH_HOME/hub/checkpoints)"
+            ) from error
+        return on_device(network, device).eval()
+    return load_network(recipe.teacher, device)[0]
+
+
+def _checkpoint_of(recipe: Recipe, runs: Path | None) -> Path:
+    """The checkpoint that a run ends with; it is trained first, as a published row comes without one."""
+    run(recipe, runs, reuse_published=False)
+    return folder_of(recipe, runs) / checkpoint.NAMES[0]
+
+
+def _start_from(network: nn.Module, recipe: Recipe, runs: Path | None) -> None:
+    path = recipe.init_from
+    if not path:
+        return
+    if path == "float_weights":
+        path = _checkpoint_of(with_float_weights(recipe), runs)
+    state = checkpoint.load(path, released.translated)
+    wanted = state["network"]
+    if recipe.experiment == "coco_pose" and state.get("recipe", {}).get("experiment") != "coco_pose":
+        trunk = {key: value for key, value in wanted.items() if key.startswith("trunk.")}
+        if not trunk:
+            raise ValueError(f"{path} holds no trunk for a pose network to start from; name one of a residual network")
+        wanted = network.state_dict() | trunk  # a backbone trained on images; the head starts new
+    try:
+        network.load_state_dict(wanted)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the network of this recipe: {error}") from error

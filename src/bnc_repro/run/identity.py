@@ -1,0 +1,109 @@
+"""What makes two runs the same run: fingerprints of recipe, data and source, and the folder that they name."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from ..binarizers.registry import own_file
+from ..recipe.build import recipe_identity
+from ..recipe.clone import project_root
+from ..recipe.schema import EXPECTED, Recipe
+from .code import DIGITS, SOURCES
+
+
+def fingerprints(recipe: Recipe, data: str | None = None) -> dict[str, str]:
+    """What a run is made of, each by itself: `recipe` (with the files that it names), `data` (looked at now, unless its
+    fingerprint is given) and `source`.
+
+    Raises ValueError when the data folder, or a file that the recipe names, does not exist.
+    """
+    root = recipe.data.folder
+    if not recipe.data.root or not root.is_dir():
+        raise ValueError(missing_data(recipe))
+    identity = recipe_identity(recipe)
+    for key in ("init_from", "teacher"):
+        if Path(identity[key]).suffix or Path(identity[key]).is_file():
+            identity[key] = file_fingerprint(identity[key])
+    for key in ("weight_binarizer", "activation_binarizer"):
+        file = own_file(identity[key])
+        if file:
+            identity[key] = file_fingerprint(file) + identity[key].rpartition(":")[2]
+    if recipe.pose.detections:
+        identity["pose"]["detections"] = file_fingerprint(recipe.pose.detections)
+    return {
+        "recipe": recipe_fingerprint(identity),
+        "data": data or data_fingerprint(root),
+        "source": SOURCES[recipe.experiment],
+    }
+
+
+def folder_of(recipe: Recipe, runs: Path | None = None, data: str | None = None) -> Path:
+    """runs/<profile>/<experiment>/<fingerprint>. Raises ValueError as `fingerprints` does."""
+    fingerprint = run_fingerprint(fingerprints(recipe, data))
+    return (runs or project_root() / "runs") / recipe.profile / recipe.experiment / fingerprint
+
+
+def missing_data(recipe: Recipe) -> str:
+    """The sentence for a data folder that is not there: what is expected, in which layout, how to get it."""
+    place = recipe.data.folder if recipe.data.root else "an empty path"
+    return (
+        f"the {recipe.profile} profile of {recipe.experiment} finds no data in {place}: it expects "
+        f"{EXPECTED[recipe.data.kind]}. Name the folder with --set data.root=FOLDER, or for a whole profile "
+        "with DATA=FOLDER on make's line"
+    )
+
+
+def recipe_fingerprint(identity: dict) -> str:
+    """sha256 of what makes two recipes the same, `config.identity`."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """sha256 of one file's content. Raises ValueError if it is not there."""
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}; correct the path")
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def data_fingerprint(root: str | Path) -> str:
+    """sha256 over the relative paths and contents below `root` (paths and sizes where it exceeds 1 GiB); of the
+    manifest alone where there is one, as a run compares it with the files."""
+    if (Path(root) / "manifest.csv").is_file():
+        return file_fingerprint(Path(root) / "manifest.csv")
+    files = sorted(_files(Path(root)))
+    stamps = tuple((str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return _data_fingerprint(str(root), stamps)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Every file below `root`, through linked folders too. Raises ValueError where a link leads back to where it
+    lies."""
+    waiting = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        real = folder.resolve()
+        if real in above:
+            raise ValueError(f"{folder} links to a folder that it lies in; remove the link")
+        for path in folder.iterdir():
+            if path.is_dir():
+                waiting.append((path, above | {real}))
+            elif path.is_file():
+                yield path
+
+
+@lru_cache
+def _data_fingerprint(root: str, stamps: tuple) -> str:
+    small = sum(size for _, size, _ in stamps) < 2**30
+    digest = hashlib.sha256()
+    for name, size, _ in stamps:
+        digest.update(f"{name}\0{size}\0".encode())
+        if small:
+            digest.update((Path(root) / name).read_bytes())
+    return digest.hexdigest()
+
+
+def run_fingerprint(parts: dict[str, str]) -> str:
+    """The twelve characters that name a run's folder, from the fingerprints of recipe, data and source."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

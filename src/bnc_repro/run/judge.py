@@ -1,0 +1,48 @@
+"""A checkpoint judged: its network, its metrics on a data set, its predictions."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..recipe.build import make_recipe
+from ..recipe.schema import Recipe
+from ..training import checkpoint
+from ..training.task import on_device
+from .identity import missing_data
+from .tasks import task_module
+
+
+def load_network(path: str | Path, device: torch.device) -> tuple[nn.Module, Recipe, list[str]]:
+    """The network of a checkpoint, its recipe, and the names of its classes or keypoints."""
+    state = checkpoint.load(path)
+    recipe, labels = make_recipe(**state["recipe"]), state["labels"]
+    network = task_module(recipe.experiment).make_network(recipe, len(labels))
+    network.load_state_dict(state["network"])
+    return on_device(network, device).eval(), recipe, labels
+
+
+def evaluate(path: str | Path, data: str | None, device: torch.device) -> dict:
+    """The metrics of a checkpoint on the data it was judged by, or on another folder of the same kind."""
+    network, recipe, labels = load_network(path, device)
+    if data is not None:
+        recipe = replace(recipe, data=replace(recipe.data, root=str(Path(data).resolve())))
+    if not recipe.data.folder.is_dir():
+        raise ValueError(missing_data(recipe))
+    task = task_module(recipe.experiment).build(recipe, device)
+    if list(task.labels) != list(labels):
+        raise ValueError(
+            f"{path} was trained on {len(labels)} labels ({', '.join(labels[:3])} ...), {recipe.data.folder} has "
+            f"{len(task.labels)} ({', '.join(task.labels[:3])} ...); name data with the same labels"
+        )
+    return task.evaluate(network)
+
+
+def predict(path: str | Path, pictures: list[Path], device: torch.device) -> Iterator[dict]:
+    """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it."""
+    network, recipe, labels = load_network(path, device)
+    found = task_module(recipe.experiment).predict_pictures(network, recipe, labels, pictures, device)
+    for picture, prediction in zip(pictures, found, strict=True):
+        yield {"picture": str(picture), **prediction}

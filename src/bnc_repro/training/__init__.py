@@ -1,0 +1,1 @@
+"""The visible loop, and what it needs: tasks, batches, rates, checkpoints, processes."""

@@ -1,0 +1,87 @@
+"""Networks: parameters, starts, checkpoints of the float twin."""
+
+import pytest
+import torch
+from torch import nn
+
+from bnc_repro.images.networks import CLASSIFIERS
+from bnc_repro.layers.binary import BinaryConv2d
+from bnc_repro.recipe.build import make_recipe
+from bnc_repro.training.task import build_network
+from networks import BINARY, FLOAT, small
+
+
+def test_the_shared_classifier_is_held_once_at_the_top():
+    """With `mlp` for both operands the state holds two classifiers, by their names at the top."""
+    network = small(weight_binarizer="mlp", activation_binarizer="mlp")
+    keys = [key for key in network.state_dict() if "binarizer" in key]
+    assert keys == [f"{kind}_binarizer.layers.{i}.weight" for kind in ("weight", "activation") for i in (0, 1)]
+    layers = [m for m in network.modules() if isinstance(m, BinaryConv2d)]
+    assert all(m.weight_binarizer is network.weight_binarizer for m in layers)
+    own = BinaryConv2d(3, 4, 3, weight_binarizer="mlp")
+    assert "weight_binarizer.layers.0.weight" in own.state_dict()
+
+
+def test_float_twin_loads_strictly_into_the_binary_network():
+    """A float checkpoint fits strictly; the classifier keeps its start, and a missing weight is told."""
+    torch.manual_seed(0)
+    twin, binary = small(**FLOAT), small(**BINARY)
+    before = [p.clone() for p in binary.weight_binarizer.parameters()]
+    binary.load_state_dict(twin.state_dict(), strict=True)
+    assert all(torch.equal(a, b) for a, b in zip(before, binary.weight_binarizer.parameters(), strict=True))
+    assert all(torch.equal(value, binary.state_dict()[key]) for key, value in twin.state_dict().items())
+    again = small(**BINARY)
+    again.load_state_dict(binary.state_dict(), strict=True)
+    assert torch.equal(again.weight_binarizer.layers[0].weight, before[0])
+    incomplete = {key: value for key, value in twin.state_dict().items() if key != "fc.weight"}
+    with pytest.raises(RuntimeError, match=r"Missing key.*fc\.weight"):
+        binary.load_state_dict(incomplete)
+    half = {key: value for key, value in binary.state_dict().items() if "binarizer.layers.1" not in key}
+    with pytest.raises(RuntimeError, match=r"weight_binarizer\.layers\.1"):
+        binary.load_state_dict(half)
+
+
+def test_a_learnt_checkpoint_is_not_taken_for_a_float_one():
+    """Into the float twin the classifier's parameters are unexpected: strict loading says so."""
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*weight_binarizer\.layers\.0"):
+        small(**FLOAT).load_state_dict(small(**BINARY).state_dict())
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_arms_of_one_seed_start_from_the_same_weights(seed):
+    """float, ste, linear and mlp networks of a seed are bit-identical; seeds and classifiers differ."""
+
+    def build(name: str | None, seed: int) -> nn.Module:
+        recipe = make_recipe(
+            width=4, blocks=[1, 1], stem="half", seed=seed, weight_binarizer=name, activation_binarizer=name and "ste"
+        )
+        return build_network(CLASSIFIERS, recipe, 1, num_classes=3)
+
+    networks = {name: build(name, seed) for name in (None, "ste", "linear", "mlp")}
+    start = networks[None].state_dict()
+    for network in networks.values():
+        state = network.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in start.items())
+    other = build("mlp", seed + 1)
+    for key in ("fc.weight", "weight_binarizer.layers.0.weight"):
+        assert not torch.equal(other.state_dict()[key], networks["mlp"].state_dict()[key])
+    assert torch.equal(
+        build("mlp", seed).weight_binarizer.layers[1].weight, networks["mlp"].weight_binarizer.layers[1].weight
+    )
+
+
+def test_unknown_networks_list_the_nearest_first():
+    """A mistyped network name is answered with the known ones, the nearest first."""
+    with pytest.raises(ValueError, match="unknown network 'bireal81'; known, nearest first: bireal18"):
+        build_network(CLASSIFIERS, make_recipe(network="bireal81"), 3, num_classes=3)
+
+
+def test_bireal18_has_the_parameters_of_resnet18_and_its_prelus():
+    """Full width: torchvision's resnet18 plus a PReLU per channel after the stem and each of 16 blocks."""
+    from torchvision.models import resnet18
+
+    with torch.device("meta"):
+        network, plain = CLASSIFIERS["bireal18"](num_classes=1000, **BINARY), resnet18()
+    count = sum(p.numel() for p in network.parameters())
+    prelus, classifier = 64 + 4 * (64 + 128 + 256 + 512), 100 + 200
+    assert count == sum(p.numel() for p in plain.parameters()) + prelus + classifier == 11_693_716

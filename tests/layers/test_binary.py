@@ -1,0 +1,139 @@
+"""Binary layers multiply two values and are torch's layers otherwise."""
+
+import pytest
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from bnc_repro.binarizers.registry import get
+from bnc_repro.images.networks import CLASSIFIERS
+from bnc_repro.layers.binary import BinaryConv2d, BinaryLinear
+from networks import BINARY, FLOAT, small
+
+ENTRIES = [(CLASSIFIERS, name, {"num_classes": 5}) for name in CLASSIFIERS if name != "softmax_regression"]
+
+
+NAMES = [name for _, name, _ in ENTRIES]
+
+
+class Products(TorchFunctionMode):
+    """Records the operands (input, weight) of every convolution and linear product that is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.conv2d, nn.functional.linear):
+            self.seen.append((args[0].detach(), args[1].detach()))
+        return function(*args, **(kwargs or {}))
+
+
+def two_valued(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether only -1 and +1 enter and every output channel multiplies by exactly two values, -a and a."""
+    values = [channel.unique() for channel in weight.flatten(1)]
+    pairs = all(len(v) == 2 and v[0] == -v[1] for v in values)
+    return pairs and x.unique().tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize(("networks", "name", "outputs"), ENTRIES, ids=NAMES)
+def test_every_binary_layer_multiplies_two_values(networks, name, outputs):
+    """Each binary layer gets +-1 and two weights per channel; the float twin has no such product."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 64, 64)
+    for binary, share in ((BINARY, 1), (FLOAT, 0)):
+        network = networks[name](width=4, **binary, **outputs)
+        layers = [m for m in network.modules() if isinstance(m, BinaryConv2d)]
+        with Products() as products:
+            network(x).mean().backward()
+        found = [two_valued(*operands) for operands in products.seen]
+        floats = sum(type(m) in (nn.Conv2d, nn.Linear) and "binarizer" not in n for n, m in network.named_modules())
+        assert len(layers) >= 16
+        assert sum(found) == share * len(layers)
+        assert len(found) == len(layers) + floats
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_binary_linear_is_two_valued_and_equals_the_formula():
+    """BinaryLinear: y = sign(x) (mean|w_c| sign(w_c))^T + bias, w_c = w minus its mean per output."""
+    layer = BinaryLinear(3, 2, weight_binarizer="ste", activation_binarizer="ste")
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 2.0, 6.0], [0.0, 3.0, 0.0]]))
+        layer.bias.copy_(torch.tensor([0.5, -0.5]))
+    # centred: (-2, -1, 3), scale 2; (-1, 2, -1), scale 4/3
+    with Products() as products:
+        y = layer(torch.tensor([[0.0, -3.0, 2.0]]))
+    assert torch.allclose(y, torch.tensor([[2 * (-1 + 1 + 1) + 0.5, 4 / 3 * (-1 - 1 - 1) - 0.5]]))
+    assert two_valued(*products.seen[0])
+
+
+def test_the_scale_takes_no_gradient():
+    """dL/dw is scale * g_w, centred per channel: the scale is a constant of the backward pass."""
+    torch.manual_seed(0)
+    layer = BinaryLinear(5, 2, bias=False, weight_binarizer="identity").double()
+    x, g = torch.randn(4, 5).double(), torch.randn(4, 2).double()
+    (layer(x) * g).sum().backward()
+    centred = layer.weight.detach() - layer.weight.detach().mean(1, keepdim=True)
+    wanted = centred.abs().mean(1, keepdim=True) * (g.T @ x)
+    torch.testing.assert_close(layer.weight.grad, wanted - wanted.mean(1, keepdim=True))
+
+
+def test_float_layers_are_torch_layers():
+    """None for both binarizers is nn.Conv2d and nn.Linear to the last bit."""
+    for made, plain in (
+        (BinaryConv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)),
+        (BinaryLinear(6, 4), nn.Linear(6, 4)),
+    ):
+        plain.load_state_dict(made.state_dict())
+        x = torch.randn(2, 3, 5, 6)
+        assert torch.equal(made(x), plain(x))
+
+
+def test_standardised_weights_have_deviation_one():
+    """standardize=True divides the centred weight by its deviation before it is binarized."""
+    layer = BinaryConv2d(3, 4, 3, standardize=True, **BINARY)
+    seen = layer.latent_weight().flatten(1)
+    assert torch.allclose(seen.mean(1), torch.zeros(4), atol=1e-6)
+    assert torch.allclose(seen.square().mean(1), torch.ones(4), atol=1e-4)
+
+
+def test_layers_own_what_they_make_and_borrow_what_they_get():
+    """An instance given to a layer is used, and is not among the layer's own modules."""
+    shared = get("mlp")
+    layer = BinaryLinear(3, 2, weight_binarizer=shared, activation_binarizer="linear")
+    assert layer.weight_binarizer is shared
+    assert [name for name, _ in layer.named_children()] == ["activation_binarizer"]
+
+
+def test_a_forward_that_fails_leaves_no_evaluator_behind():
+    """After an exception in the middle of the network a layer that is called directly evaluates F anew, for the weights
+    that it has by then."""
+    network, x = small(**BINARY), torch.randn(2, 3, 16, 16)
+    layers = [module for module in network.modules() if isinstance(module, BinaryConv2d)]
+    seen = []
+    handle = layers[1].register_forward_pre_hook(lambda layer, inputs: seen.append(layer.evaluator) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        network(x)
+    handle.remove()
+    assert seen[0] is not None, "the evaluator was there when the forward failed"
+    assert all(layer.evaluator is None for layer in layers)
+
+    layer = layers[1]
+    with torch.no_grad():
+        layer.weight.mul_(30)
+    inputs = torch.randn(2, layer.in_channels, 8, 8)
+    layer(inputs).square().sum().backward()
+    fresh = BinaryConv2d(
+        layer.in_channels,
+        layer.out_channels,
+        3,
+        padding=1,
+        bias=False,
+        weight_binarizer=network.weight_binarizer,
+        activation_binarizer="approx_sign",
+    )
+    fresh.stride = layer.stride
+    with torch.no_grad():
+        fresh.weight.copy_(layer.weight)
+    fresh(inputs).square().sum().backward()
+    torch.testing.assert_close(layer.weight.grad, fresh.weight.grad, rtol=0, atol=0)

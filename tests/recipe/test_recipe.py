@@ -1,0 +1,181 @@
+"""A recipe is typed and complete: what makes no sense is refused before anything starts, by its key."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, merged, parse_settings, recipe_identity
+from bnc_repro.recipe.profiles import recipe_of
+from bnc_repro.recipe.schema import Data, Recipe, flat
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"epoch": 3}, "unknown recipe key epoch; known, nearest first: epochs, "),
+        ({"lerning_rate": 1.0}, "unknown recipe key lerning_rate; known, nearest first: learning_rate, "),
+        ({"data": {"rot": "x"}}, "unknown recipe key data.rot; known, nearest first: root, "),
+        ({"pose": {"sigma": 2.0}}, "unknown recipe key pose.sigma; known, nearest first: sigma_px"),
+        ({"epochs": 2.0}, "recipe key epochs must be a whole number, got 2.0"),
+        ({"epochs": True}, "recipe key epochs must be a whole number, got True"),
+        ({"epochs": "3"}, "recipe key epochs must be a whole number, got '3'"),
+        ({"learning_rate": "1e-3"}, "recipe key learning_rate must be a number, got '1e-3'"),
+        ({"standardize": 1}, "recipe key standardize must be true or false, got 1"),
+        ({"network": None}, "recipe key network must be text, got None"),
+        ({"weight_binarizer": 3}, "recipe key weight_binarizer must be text or null, got 3"),
+        ({"milestones": 5}, "recipe key milestones must be a list of whole numbers, got 5"),
+        ({"milestones": [1.5]}, "recipe key milestones must be a list of whole numbers"),
+        ({"data": {"image_size": [28]}}, "recipe key data.image_size must be a list of 2 whole numbers, got [28]"),
+        ({"data": "folder"}, "recipe key data holds several keys, got 'folder'"),
+        ({"epochs": -1}, "recipe key epochs must be finite and at least 0, got -1"),
+        ({"epochs": 0}, "recipe key epochs is 0, which only judges the file that init_from names"),
+        ({"batch_size": 0}, "recipe key batch_size must be finite and at least 1, got 0"),
+        ({"seed": -1}, "recipe key seed must be finite and at least 0, got -1"),
+        ({"learning_rate": -0.1}, "recipe key learning_rate must be above 0 and finite, got -0.1"),
+        ({"learning_rate": 0}, "recipe key learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "recipe key learning_rate must be above 0 and finite, got nan"),
+        ({"learning_rate": float("inf")}, "recipe key learning_rate must be above 0 and finite, got inf"),
+        ({"classifier_learning_rate": float("nan")}, "recipe key classifier_learning_rate must be finite"),
+        ({"classifier_learning_rate": float("inf")}, "recipe key classifier_learning_rate must be finite"),
+        ({"weight_decay": float("inf")}, "recipe key weight_decay must be finite"),
+        ({"distillation": 0.9}, "recipe keys teacher and distillation belong together"),
+        ({"teacher": "twin"}, "recipe keys teacher and distillation belong together"),
+        ({"teacher": "twin", "distillation": 1.5}, "recipe key distillation is a share from 0 to 1, got 1.5"),
+        ({"optimizer": "lion"}, "recipe key optimizer must be one of 'adam', 'adamw', 'sgd', got 'lion'"),
+        ({"preset": "broken"}, "recipe key preset must be one of 'official', 'paper', 'fixed', got 'broken'"),
+        ({"data": {"kind": "mnist"}}, "recipe key data.kind must be one of 'fashion_mnist'"),
+        ({"data": {"image_size": [2, 28]}}, "recipe key data.image_size must be at least 4 px, got [2, 28]"),
+        ({"pose": {"sigma_px": 0}}, "recipe key pose.sigma_px must be above 0"),
+        ({"blocks": [1, 0]}, "recipe key blocks counts blocks per stage, each at least 1, got [1, 0]"),
+    ],
+)
+def test_nonsense_is_refused_naming_the_key(values, sentence):
+    """Each unknown key, wrong type and impossible value gives its own sentence."""
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        make_recipe(**values)
+
+
+def test_whole_numbers_pass_as_numbers_and_lists_as_tuples():
+    """An int fits a float key; lists become tuples; null is a float network."""
+    made = make_recipe(learning_rate=1, milestones=[1, 2], weight_binarizer=None, data={"image_size": [8, 12]})
+    assert type(made.learning_rate) is float
+    assert (made.milestones, made.weight_binarizer, made.data.image_size) == ((1, 2), None, (8, 12))
+
+
+def test_a_recipe_survives_its_row():
+    """make(**as_dict(recipe)) is the recipe, and as_dict holds no tuple."""
+    made = make_recipe(blocks=[2, 2], milestones=[3], data={"root": "x", "kind": "cifar10"}, pose={"decode": "argmax"})
+    assert make_recipe(**as_dict(made)) == made
+    assert as_dict(made)["blocks"] == [2, 2]
+
+
+def test_identity_leaves_out_place_and_workers_only():
+    """Two recipes are one run when they differ in data.root and data.workers alone."""
+    first = recipe_identity(make_recipe(data={"root": "a", "workers": 2}))
+    assert first == recipe_identity(make_recipe(data={"root": "b"}))
+    whole = as_dict(make_recipe())
+    del whole["data"]["root"], whole["data"]["workers"]
+    assert recipe_identity(make_recipe()) == whole
+
+
+def test_float_twin_has_no_binarizer_teacher_or_start():
+    """The teacher's recipe keeps sizes, data and seed; a twin's twin is itself."""
+    made = make_recipe(teacher="twin", distillation=0.5, seed=4, width=8, preset="paper", init_from="x.pt")
+    twin = float_twin(made)
+    assert (twin.weight_binarizer, twin.activation_binarizer, twin.teacher, twin.init_from) == (None, None, "", "")
+    assert (twin.seed, twin.width, twin.distillation) == (4, 8, 0)
+    assert float_twin(twin) == twin == make_recipe(**as_dict(twin))
+
+
+def test_settings_are_nested_and_read_as_yaml():
+    """--set key.path=value: later ones win, values are YAML, an empty one is empty text."""
+    found = parse_settings(
+        [
+            "epochs=3",
+            "data.root=a=b",
+            "data.image_size=[8, 8]",
+            "weight_binarizer=null",
+            "epochs=4",
+            "standardize=true",
+            "teacher=",
+            "learning_rate=0.5",
+        ]
+    )
+    assert found == {
+        "epochs": 4,
+        "data": {"root": "a=b", "image_size": [8, 8]},
+        "weight_binarizer": None,
+        "standardize": True,
+        "teacher": "",
+        "learning_rate": 0.5,
+    }
+    with pytest.raises(ValueError, match=r"--set epochs: write key=value, for instance --set epochs=3"):
+        parse_settings(["epochs"])
+    with pytest.raises(ValueError, match=r"unknown recipe key data\.a"):
+        make_recipe(**parse_settings(["data.a.b=1"]))
+
+
+def test_merged_layers_key_by_key():
+    """Nested dicts are laid over each other, and no layer is changed."""
+    first, second = {"a": 1, "d": {"x": 1, "y": 2}}, {"d": {"y": 3}, "b": 4}
+    assert merged(first, second) == {"a": 1, "b": 4, "d": {"x": 1, "y": 3}}
+    assert first == {"a": 1, "d": {"x": 1, "y": 2}}
+    assert merged({"d": {"x": 1}}, {"d": 5}) == {"d": 5}
+    assert merged() == {}
+
+
+def test_unknown_experiment_profile_and_arm_list_the_nearest_first():
+    """Names outside of the tables are answered with the known ones, the nearest first."""
+    with pytest.raises(ValueError, match="unknown experiment 'coco'; known, nearest first: coco_pose"):
+        recipe_of("coco")
+    with pytest.raises(ValueError, match="unknown profile 'smll'; known, nearest first: small"):
+        recipe_of("coco_pose", "smll")
+
+
+def test_outside_of_a_clone_the_remedy_is_named(tmp_path, monkeypatch):
+    """Without params.yaml upwards a recipe is refused: cd into the clone."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"not inside a clone of bnc_repro .*; cd into the clone"):
+        recipe_of("coco_pose")
+
+
+def test_a_recipe_is_read_from_params_then_changed(tmp_path, monkeypatch):
+    """The section's recipe, then the arm's keys, then the changes; later ones win."""
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "params.yaml").write_text(
+        "linear_vs_soft:\n  recipe: {epochs: 2, batch_size: 16, data: {root: x, kind: cifar10}}\n"
+        "  arms: {ste: {weight_binarizer: ste, epochs: 3}}\n"
+    )
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    made = recipe_of("linear_vs_soft", arm="ste", seed=5, data={"root": "y"})
+    assert (made.weight_binarizer, made.epochs, made.batch_size, made.seed) == ("ste", 3, 16, 5)
+    assert made.data == Data(root="y", kind="cifar10")
+    assert made.data.folder == tmp_path / "y"
+    with pytest.raises(ValueError, match="unknown arm 'set'; known, nearest first: ste"):
+        recipe_of("linear_vs_soft", arm="set")
+
+
+def test_data_folder_fills_in_variables(monkeypatch):
+    """$NAME and ~ in data.root are filled in when the folder is asked for."""
+    monkeypatch.setenv("BNC_TEST_PLACE", "/somewhere")
+    assert Data(root="$BNC_TEST_PLACE/images").folder == Path("/somewhere/images")
+    assert Data(root="~/images").folder == Path.home() / "images"
+
+
+def test_every_bound_is_of_a_field_that_can_break_it():
+    """A key with choices refuses another word, one with a least value what is below it, one above zero zero itself."""
+    for key, _, bounds in flat(Recipe()):
+        wrong = {"choices": "no such word", "least": -1, "above": 0}
+        for bound in bounds:
+            nested = wrong[bound]
+            for part in reversed(key.split(".")):
+                nested = {part: nested}
+            with pytest.raises(ValueError, match=rf"recipe key {key} must be "):
+                make_recipe(**nested)
+
+
+def test_defaults_make_sense():
+    """The recipe without any key is accepted."""
+    assert make_recipe() == Recipe()

@@ -1,0 +1,196 @@
+"""From a recipe to its row: starts, teachers, checkpoints, bad input."""
+
+import re
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bnc_repro.images.networks import CLASSIFIERS
+from bnc_repro.images.sets import load
+from bnc_repro.images.task import accuracy, build
+from bnc_repro.recipe.build import float_twin, with_float_weights
+from bnc_repro.run import execute, released
+from bnc_repro.run.execute import _start_from, run
+from bnc_repro.run.identity import folder_of
+from bnc_repro.run.judge import load_network
+from bnc_repro.training import checkpoint
+from runs import CPU, Stop, interrupt, weights, what_counts
+
+
+def test_a_finished_run_is_returned(recipe, tmp_path, monkeypatch):
+    """The row of the same recipe, data and source comes back without a training step."""
+    first = run(recipe(), tmp_path)
+    interrupt(monkeypatch, 1)
+    assert run(recipe(data={"workers": 1}), tmp_path) == first
+    with pytest.raises(Stop):
+        run(recipe(learning_rate=0.03), tmp_path)
+
+
+def test_a_checkpoint_starts_another_run_or_is_told_not_to_fit(recipe, tmp_path):
+    """init_from loads a float twin's weights into the binary network; another width is a clear refusal."""
+    twin = float_twin(recipe(epochs=1))
+    run(twin, tmp_path)
+    path = str(folder_of(twin, tmp_path) / checkpoint.NAMES[0])
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 2)
+        with pytest.raises(Stop):
+            run(recipe(init_from=path), tmp_path)
+    assert run(recipe(init_from=path, epochs=1), tmp_path)["status"] == "finished"
+    with pytest.raises(ValueError, match="does not fit the network of this recipe"):
+        run(recipe(init_from=path, width=8), tmp_path)
+    with pytest.raises(ValueError, match=r"there is no file .*gone\.pt"):
+        run(recipe(init_from=str(tmp_path / "gone.pt")), tmp_path)
+
+
+def test_two_stages_start_from_the_run_with_float_weights(recipe, tmp_path):
+    """init_from: float_weights trains the same recipe with float weights and binary activations first."""
+    made = recipe(init_from="float_weights", epochs=1)
+    first = with_float_weights(made)
+    assert (first.weight_binarizer, first.activation_binarizer, first.init_from) == (None, "approx_sign", "")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 12)  # ten steps of the first stage, one of the second
+        with pytest.raises(Stop):
+            run(made, tmp_path)
+    assert (folder_of(first, tmp_path) / "row.json").exists()
+    start = weights(first, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "train", None)
+        network = build(made, CPU).network
+        _start_from(network, made, tmp_path)
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in start.items())
+
+
+def test_a_checkpoint_is_judged_without_training(recipe, tmp_path):
+    """epochs=0 with init_from gives the metrics that the checkpoint's own run ended with."""
+    made = recipe(epochs=1)
+    row = run(made, tmp_path)
+    path = str(folder_of(made, tmp_path) / checkpoint.NAMES[0])
+    judged = run(recipe(epochs=0, init_from=path), tmp_path)
+    for key in ("top1", "top5", "test_loss"):
+        assert judged["metrics"][key] == row["metrics"][key]
+    assert judged["items_per_second"] is None
+
+
+def test_an_estimator_of_ones_own_is_named_by_its_file(recipe, tmp_path):
+    """FILE.py:NAME trains as a name does; an edit of the file is another run; mistakes are named."""
+    file = tmp_path / "mine.py"
+    text = (
+        "from bnc_repro.binarizers.base import Binarizer\n\n\nclass Wide(Binarizer):\n"
+        "    def derivative(self, x):\n        return (x.abs() <= {}).to(x.dtype)\n"
+    )
+    file.write_text(text.format(1.0))
+    made = recipe(epochs=1, weight_binarizer=f"{file}:Wide")
+    row = run(made, tmp_path / "runs")
+    assert row["title"] == "resnet20 Wide/approx_sign"
+    assert what_counts(row) == what_counts(run(recipe(epochs=1, weight_binarizer="ste"), tmp_path / "runs"))
+    before = folder_of(made, tmp_path / "runs")
+    file.write_text(text.format(0.1))
+    assert folder_of(made, tmp_path / "runs") != before
+    assert what_counts(run(made, tmp_path / "runs"))["curve"] != what_counts(row)["curve"]
+    with pytest.raises(ValueError, match=r"unknown class of .*mine\.py 'Wild'; known, nearest first: Wide"):
+        run(recipe(weight_binarizer=f"{file}:Wild"), tmp_path / "runs")
+    with pytest.raises(ValueError, match=r"there is no file .*gone\.py"):
+        run(recipe(weight_binarizer=f"{tmp_path}/gone.py:Wide"), tmp_path / "runs")
+
+
+def test_a_released_checkpoint_gives_the_same_outputs(tmp_path):
+    """A network under the released code's names, written here with plain functions, loads by init_from's way."""
+    torch.manual_seed(0)
+    ours = CLASSIFIERS["bireal18"](
+        width=8,
+        blocks=(1, 2),
+        num_classes=5,
+        weight_binarizer="mlp",
+        activation_binarizer="approx_sign",
+        preset="official",
+    ).eval()
+    names = {
+        "conv1.weight": (8, 3, 7, 7),
+        "meta_net.network.Linear0.weight": (100, 1),
+        "meta_net.network.Linear1.weight": (2, 100),
+        "fc.weight": (5, 16),
+        "fc.bias": (5,),
+        "layer2.0.downsample.1.weight": (16, 8, 1, 1),
+    }
+    channels = {"layer1.0": (8, 8), "layer2.0": (8, 16), "layer2.1": (16, 16)}
+    norms = {"bn1": 8, "layer2.0.downsample.2": 16}
+    names["nonlinear.weight"] = (8,)
+    for block, (before, after) in channels.items():
+        names |= {f"{block}.binary_conv.weights": (after, before, 3, 3), f"{block}.nonlinear.weight": (after,)}
+        norms[f"{block}.bn1"] = after
+    state = {f"module.{name}": torch.randn(shape) * 0.3 for name, shape in names.items()}
+    for name, count in norms.items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            state[f"module.{name}.{part}"] = torch.rand(count) + 0.5
+        state[f"module.{name}.num_batches_tracked"] = torch.tensor(7)
+    torch.save({"epoch": 3, "state_dict": state, "best_top1_acc": 1.0}, tmp_path / "model.pth.tar")
+
+    def get(name):
+        return state[f"module.{name}"]
+
+    def norm(x, name):
+        return F.batch_norm(x, *(get(f"{name}.{part}") for part in ("running_mean", "running_var", "weight", "bias")))
+
+    images_in = torch.randn(2, 3, 64, 64)
+    x = F.prelu(norm(F.conv2d(images_in, get("conv1.weight"), stride=2, padding=3), "bn1"), get("nonlinear.weight"))
+    x = F.max_pool2d(x, 3, 2, 1)
+    for block in channels:
+        stride, weight = (2 if block == "layer2.0" else 1), get(f"{block}.binary_conv.weights")
+        centred = weight - weight.mean((1, 2, 3), keepdim=True)
+        binary = torch.where(centred >= 0, 1.0, -1.0) * centred.abs().mean((1, 2, 3), keepdim=True)
+        y = norm(F.conv2d(torch.where(x >= 0, 1.0, -1.0), binary, stride=stride, padding=1), f"{block}.bn1")
+        if stride == 2:
+            x = norm(F.conv2d(F.avg_pool2d(x, 2), get(f"{block}.downsample.1.weight")), f"{block}.downsample.2")
+        x = F.prelu(x + y, get(f"{block}.nonlinear.weight"))
+    wanted = F.linear(x.mean((2, 3)), get("fc.weight"), get("fc.bias"))
+
+    ours.load_state_dict(checkpoint.load(tmp_path / "model.pth.tar", released.translated)["network"])
+    assert torch.allclose(ours(images_in), wanted, atol=1e-4)
+    assert torch.equal(ours.weight_binarizer.layers[0].weight, get("meta_net.network.Linear0.weight"))
+    torch.save({"state_dict": {"weight": torch.ones(2)}}, tmp_path / "other.pth.tar")
+    with pytest.raises(ValueError, match="was not written by this project"):
+        checkpoint.load(tmp_path / "other.pth.tar", released.translated)
+
+
+def test_a_trained_network_comes_back_from_its_checkpoint(recipe, tmp_path):
+    """load_network judges the test images as the run did, and predict gives probabilities."""
+    made = recipe()
+    row = run(made, tmp_path)
+    network, again, labels = load_network(folder_of(made, tmp_path) / checkpoint.NAMES[0], CPU)
+    assert again == made
+    assert len(labels) == 10
+    found = accuracy(network, load(made.data, train=False), made, CPU)
+    assert found == {key: row["metrics"][key] for key in found}
+
+
+def test_bad_input_stops_before_training(recipe, tmp_path, monkeypatch):
+    """A batch larger than the data, no data, unknown names, a GPU profile without one: a sentence each."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for changes, sentence in (
+        ({"batch_size": 321}, "recipe key batch_size is 321, but there are 320 training items; take a smaller"),
+        ({"batch_size": 41, "data": {"train_limit": 40}}, "but there are 40 training items"),
+        ({"data": {"root": str(tmp_path / "gone")}}, f"finds no data in {tmp_path / 'gone'}: it expects the folder"),
+        ({"data": {"root": ""}}, "finds no data in an empty path"),
+        ({"network": "resnet21"}, "unknown network 'resnet21'; known, nearest first: resnet20"),
+        ({"weight_binarizer": "mpl"}, "unknown binarizer 'mpl'; known, nearest first: mlp"),
+        ({"profile": "gpu"}, "the gpu profile needs a CUDA device and this machine has none"),
+        ({"teacher": str(tmp_path / "no.pt"), "distillation": 0.5}, "there is no file"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            run(recipe(**changes), tmp_path)
+    assert not list(tmp_path.rglob("checkpoint*"))
+    assert not list(tmp_path.rglob("row.json"))
+
+
+def test_the_twin_is_trained_once_and_teaches(recipe, tmp_path):
+    """teacher: twin trains the float twin into a run of its own, and the next seed's arm has its own twin."""
+    made = recipe(teacher="twin", distillation=0.9, epochs=1)
+    taught = run(made, tmp_path)
+    twin = folder_of(float_twin(made), tmp_path)
+    stamp = (twin / "row.json").stat().st_mtime_ns
+    alone = run(recipe(epochs=1), tmp_path)
+    assert taught["status"] == "finished"
+    assert what_counts(taught) != what_counts(alone)
+    run(recipe(teacher="twin", distillation=0.5, epochs=1), tmp_path)
+    assert (twin / "row.json").stat().st_mtime_ns == stamp

@@ -1,0 +1,247 @@
+"""Several processes train what one process trains, count every image once, and survive the death of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnc_repro.recipe.build import make_recipe, merged
+from bnc_repro.recipe.clone import project_root
+from bnc_repro.recipe.profiles import recipe_of
+from bnc_repro.run.code import PACKAGE
+from bnc_repro.run.execute import run
+from bnc_repro.run.identity import folder_of
+from bnc_repro.training import checkpoint, distributed
+from bnc_repro.training.optim import batch_factor
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+
+# Trains in float64, with batch statistics frozen and the classifier evaluated exactly; the first process writes.
+EXACT = """
+import json, sys
+from pathlib import Path
+import torch
+from torch import nn
+from bnc_repro import classify, config, distributed, train
+
+device, (values, target) = torch.device("cpu"), sys.argv[1:]
+distributed.meet(device)
+recipe = config.make(**json.loads(values))
+task = classify.build(recipe, device)
+task.network.double()
+task.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+task.network.weight_binarizer.tabulated = False
+for module in task.network.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+        module.train = lambda mode=True, module=module: module
+steps, look = [], train.stop_if_diverged
+def stop_if_diverged(losses, *others):
+    steps.append(losses[-1].item())
+    look(losses, *others)
+train.stop_if_diverged = stop_if_diverged
+curve = train.train(task, recipe, Path(target).with_suffix(""), device)
+if distributed.rank() == 0:
+    Path(target).write_text(json.dumps({"steps": steps, "curve": curve}))
+distributed.part()
+"""
+
+# Judges a checkpoint in float64; the first process writes the metrics and how many people each process looked at.
+JUDGE = """
+import json, sys
+from pathlib import Path
+import torch
+from bnc_repro import checkpoint, config, distributed, keypoints, pose
+
+device, (source, target) = torch.device("cpu"), sys.argv[1:]
+distributed.meet(device)
+state = checkpoint.load(source)
+task = pose.build(config.make(**state["recipe"]), device)
+task.network.load_state_dict(state["network"])
+task.network.double().eval()
+task.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+seen = []
+task.network.register_forward_hook(lambda module, inputs, outputs: seen.append(len(outputs)))
+metrics = task.evaluate(task.network)
+counts = distributed.gathered([sum(seen)])
+if distributed.rank() == 0:
+    Path(target).write_text(json.dumps({"metrics": metrics, "counts": counts}))
+distributed.part()
+"""
+
+# Kills the second process, when it was started once, at the end of its second epoch: the first is saved by then.
+FALL = """
+import os, signal
+
+if os.environ.get("LOCAL_RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+    from bnc_repro import distributed
+
+    epochs, agree = [], distributed.agree
+
+    def fall(network):
+        epochs.append(network)
+        if len(epochs) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        agree(network)
+
+    distributed.agree = fall
+"""
+
+
+def environment() -> dict:
+    return {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
+
+
+def settings(root: str, **changes) -> dict:
+    """A recipe of two epochs of ten steps."""
+    values = {
+        "width": 4,
+        "blocks": [1, 1],
+        "stem": "half",
+        "epochs": 2,
+        "batch_size": 32,
+        "learning_rate": 0.02,
+        "data": {"root": root, "augment": "shift"},
+    }
+    return merged(values, changes)
+
+
+def result(code: str, argument: str, target: Path, processes: int) -> dict:
+    """What `code` writes to `target`, given both, in so many processes."""
+    script = target.with_suffix(".py")
+    script.write_text(code)
+    start = [*TORCHRUN, f"--nproc-per-node={processes}"] if processes > 1 else [sys.executable]
+    done = subprocess.run(
+        [*start, str(script), argument, str(target)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(target.read_text())
+
+
+def exact(values: dict, target: Path, processes: int) -> dict:
+    return result(EXACT, json.dumps(values), target, processes)
+
+
+def test_two_processes_train_what_one_trains(data, tmp_path):
+    """Twenty steps with the same global batch, whole or in pieces: the same losses to 1e-5, the same test images."""
+    one = exact(settings(data), tmp_path / "one.json", 1)
+    two = exact(settings(data), tmp_path / "two.json", 2)
+    pieces = exact(settings(data, accumulate=2), tmp_path / "pieces.json", 2)
+    assert len(one["steps"]) == 20
+    assert max(one["steps"]) - min(one["steps"]) > 0.1  # it moved
+    for other in (two, pieces):
+        assert other["steps"] == pytest.approx(one["steps"], abs=1e-5)
+        for a, b in zip(one["curve"], other["curve"], strict=True):
+            assert (a["top1"], a["top5"]) == (b["top1"], b["top5"])
+            assert a["test_loss"] == pytest.approx(b["test_loss"], abs=1e-5)
+
+
+def test_two_processes_judge_each_person_once(tmp_path):
+    """A pose network that has learnt something has the AP and PCK of one process, from as many people."""
+    made = make_recipe(
+        experiment="coco_pose",
+        network="sbpn",
+        stem="half",
+        width=16,
+        blocks=[1, 1],
+        head=32,
+        weight_binarizer=None,
+        activation_binarizer=None,
+        batch_size=16,
+        learning_rate=0.01,
+        epochs=4,
+        data={"root": str(project_root() / "data" / "people"), "kind": "coco", "image_size": [64, 48]},
+        pose={"sigma_px": 0.7, "loss": "cross_entropy"},
+    )
+    row = run(made, tmp_path / "runs")
+    assert row["metrics"]["AP"] > 0.05
+    source = folder_of(made, tmp_path / "runs") / checkpoint.NAMES[0]
+    one, two = (result(JUDGE, str(source), tmp_path / f"{count}.json", count) for count in (1, 2))
+    (all_people,) = one["counts"]
+    assert sum(two["counts"]) == all_people
+    assert abs(two["counts"][0] - two["counts"][1]) <= 2  # the flip test looks twice
+    for name, value in one["metrics"].items():
+        assert two["metrics"][name] == pytest.approx(value, abs=1e-9), name
+
+
+def command(root: str, runs: Path, **changes) -> list[str]:
+    values = settings(root, **changes)
+    given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    words = [word for one in given for word in ("--set", one)]
+    start = [sys.executable, "-m", "bnc_repro", "run", "imagenet_resnet"]
+    return [*start, "--runs", str(runs), "--processes", "2", *words]
+
+
+def test_a_worker_that_is_killed_is_started_again(data, tmp_path):
+    """kill -9 of one of two processes in the second epoch: the run ends with the undisturbed one's metrics."""
+    recipe = recipe_of("imagenet_resnet", **settings(data, epochs=3))
+    (tmp_path / "sitecustomize.py").write_text(FALL)
+    killed = {**environment(), "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])}
+    rows, said = [], []
+    for runs, variables in ((tmp_path / "whole", environment()), (tmp_path / "killed", killed)):
+        done = subprocess.run(
+            command(data, runs, epochs=3), env=variables, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("epoch 1/3: ") == 1  # not trained again
+        said.append(done.stderr)
+        rows.append(json.loads((folder_of(recipe, runs) / "row.json").read_text()))
+    assert ["exitcode: -9" in one for one in said] == [False, True]
+    assert rows[0]["processes"] == 2
+    for key in ("metrics", "best", "status"):
+        assert rows[0][key] == rows[1][key]
+
+
+def test_a_failing_process_ends_the_job_with_its_error(data, tmp_path):
+    """A batch larger than the data is told by the processes, torchrun names it as the root cause, and nothing hangs."""
+    words = command(data, tmp_path, batch_size=400)
+    words = [*TORCHRUN, "--nproc-per-node=2", *words[1 : words.index("--processes")], *words[words.index("--set") :]]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0
+    cause = done.stderr.partition("Root Cause (first observed failure)")[2]
+    assert "recipe key batch_size is 400, but there are 320 training items" in cause
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": {"root": "/nowhere"}}, "finds no data in /nowhere"),
+        ({"batch_size": 31}, "batch_size is 31 in all, which 2 processes times 1 pieces"),
+    ],
+)
+def test_a_mistake_is_told_before_processes_start(data, tmp_path, changes, sentence):
+    """One sentence of the command itself."""
+    done = subprocess.run(
+        command(data, tmp_path, **changes), env=environment(), capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("bnc_repro: ")
+    assert sentence in done.stderr
+
+
+def test_one_process_communicates_with_nobody():
+    """Without torchrun every function is the identity of its kind."""
+    assert (distributed.rank(), distributed.size()) == (0, 1)
+    assert distributed.share(3) == [0, 1, 2]
+    assert distributed.gathered([1, 2]) == [1, 2]
+    assert distributed.by_the_first(lambda: 5) == 5
+    network = torch.nn.Linear(1, 1)
+    assert distributed.parallel(network, torch.device("cpu")) is network
+    with pytest.raises(ValueError, match="sync_batch_norm needs CUDA"):
+        distributed.sync_batch_norm(network, torch.device("cpu"))
+
+
+def test_a_rate_is_meant_for_a_batch():
+    """Four times the batch: four times the rate of SGD, twice that of Adam; no base, no change."""
+    assert batch_factor("sgd", 1024, 256) == 4
+    assert batch_factor("adam", 1024, 256) == batch_factor("adamw", 1024, 256) == 2
+    assert batch_factor("sgd", 1024, 0) == 1
