@@ -139,15 +139,15 @@ def data_command(options: argparse.Namespace) -> None:
     notes: list[str] = []
     readable: list[Path] = []
     if kind == "coco":
-        found = check_keypoints(folder, notes)
+        findings = check_keypoints(folder, notes)
     else:
-        found = check_images(folder, notes, readable)
-    for sentence in [*(f"note: {note}" for note in notes), *found]:
+        findings = check_images(folder, notes, readable)
+    for sentence in [*(f"note: {note}" for note in notes), *findings]:
         print(sentence)
     if readable:
         print(f"{manifest.write(folder, readable)}: {len(readable)} pictures that can be read")
-    if found:
-        sys.exit(f"{folder}: {len(found)} to mend (or allow for unreadable training pictures: data.max_bad_share)")
+    if findings:
+        sys.exit(f"{folder}: {len(findings)} to mend (or allow for unreadable training pictures: data.max_bad_share)")
     print(f"{folder}: nothing wrong")
 
 
@@ -209,19 +209,23 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
-        made.set_defaults(function=function)
-        return made
+        subparser = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        subparser.set_defaults(function=function)
+        return subparser
 
-    one = command("run", run_command)
-    one.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(EXPERIMENTS))
-    one.add_argument("--profile", default="sample", help=" | ".join(PROFILES))
-    one.add_argument("--arm", help="an arm of the profile's params.yaml, or `all` of them")
-    one.add_argument("--seed", type=seed_or_all, help="a number, or `all`: each seed of the profile's params.yaml")
-    one.add_argument("--processes", type=processes_or_gpus, default=1, help="a number, or `gpus`: one for each of them")
-    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
-    one.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
-    one.add_argument("--rows", type=Path, help="also write each row here, as SEED.json or ARM/SEED.json")
+    run_parser = command("run", run_command)
+    run_parser.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(EXPERIMENTS))
+    run_parser.add_argument("--profile", default="sample", help=" | ".join(PROFILES))
+    run_parser.add_argument("--arm", help="an arm of the profile's params.yaml, or `all` of them")
+    run_parser.add_argument(
+        "--seed", type=seed_or_all, help="a number, or `all`: each seed of the profile's params.yaml"
+    )
+    run_parser.add_argument(
+        "--processes", type=processes_or_gpus, default=1, help="a number, or `gpus`: one for each of them"
+    )
+    run_parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
+    run_parser.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
+    run_parser.add_argument("--rows", type=Path, help="also write each row here, as SEED.json or ARM/SEED.json")
     grid = command("tune", tune_command)
     grid.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(EXPERIMENTS))
     grid.add_argument("--profile", default="small", help=" | ".join(PROFILES))
@@ -276,3 +280,7 @@ def main() -> None:
             options.function(options)
     except ValueError as error:
         sys.exit(f"bnc_repro: {error}")
+
+
+if __name__ == "__main__":
+    main()

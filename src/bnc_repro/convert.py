@@ -118,19 +118,19 @@ def reasons(
         if type(layer) not in BINARY:
             kept[name] = f"a {type(layer).__name__} is more than its base class"
     for pattern in patterns:
-        found = fnmatch.filter(layers, pattern)
-        if not found:
+        matches = fnmatch.filter(layers, pattern)
+        if not matches:
             raise ValueError(f"keep_float {pattern!r} matches no layer; there are {', '.join(layers)}")
-        kept |= dict.fromkeys(found, f"kept by {pattern!r}")
+        kept |= dict.fromkeys(matches, f"kept by {pattern!r}")
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
             kept[name + ".out_proj"] = "attention uses its weights as a function's argument"
             kept[name + ".in_proj_weight"] = "attention uses its weights as a function's argument"
         elif isinstance(module, (nn.Conv1d, nn.Conv3d, nn.modules.conv._ConvTransposeNd)):
             kept[name] = f"there is no binary {type(module).__name__}"
-    own = [name for name in order if name not in kept or kept[name].startswith("kept by")]
-    if ends and own:
-        kept |= {own[0]: "the first layer", own[-1]: "the last layer"}
+    candidates = [name for name in order if name not in kept or kept[name].startswith("kept by")]
+    if ends and candidates:
+        kept |= {candidates[0]: "the first layer", candidates[-1]: "the last layer"}
     return kept
 
 

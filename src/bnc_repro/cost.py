@@ -57,19 +57,19 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
         raise ValueError(f"an input of size {tuple(input_size)} does not pass through the network: {error}") from error
     counted = counter.get_flop_counts()
     top = type(network).__name__
-    found = []
+    costs = []
     for name, layer in layers.items():
         products = sum(counted.get(f"{top}.{name}" if name else top, {}).values()) // 2
         operations = (products, 0) if is_binary(layer) else (0, products)
         weights = layer.weight.numel() if has_binary_weight(layer) else 0
         parameters = sum(p.numel() for p in layer.parameters(recurse=False))
         bits = weights + BITS * (parameters - weights + (layer.weight.shape[0] if weights else 0))
-        found.append(Cost(name, type(layer).__name__, parameters, bits, *operations))
-    products = sum(counted["Global"].values()) // 2 - sum(layer.bops + layer.flops for layer in found)
-    parameters = sum(p.numel() for p in network.parameters()) - sum(layer.parameters for layer in found)
-    found.append(Cost("the rest", "norms, activations, functions", parameters, BITS * parameters, 0, products))
-    sums = (sum(getattr(layer, key) for layer in found) for key in ("parameters", "bits", "bops", "flops"))
-    return [*found, Cost("total", type(network).__name__, *sums)]
+        costs.append(Cost(name, type(layer).__name__, parameters, bits, *operations))
+    products = sum(counted["Global"].values()) // 2 - sum(layer.bops + layer.flops for layer in costs)
+    parameters = sum(p.numel() for p in network.parameters()) - sum(layer.parameters for layer in costs)
+    costs.append(Cost("the rest", "norms, activations, functions", parameters, BITS * parameters, 0, products))
+    sums = (sum(getattr(layer, key) for layer in costs) for key in ("parameters", "bits", "bops", "flops"))
+    return [*costs, Cost("total", type(network).__name__, *sums)]
 
 
 @contextmanager

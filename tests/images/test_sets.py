@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import re
 from dataclasses import replace
 
@@ -12,8 +13,9 @@ from PIL import Image
 
 from bnc_repro.images import manifest
 from bnc_repro.images.check import check_images
-from bnc_repro.images.pictures import normalise, picture
-from bnc_repro.images.sets import EIGENVALUES, EIGENVECTORS, evenly, load
+from bnc_repro.images.manifest import write
+from bnc_repro.images.pictures import normalise, read
+from bnc_repro.images.sets import EIGENVALUES, EIGENVECTORS, evenly, load, picture
 from bnc_repro.recipe.schema import Data
 from bnc_repro.run.identity import data_fingerprint
 
@@ -220,7 +222,7 @@ def test_faulty_class_folders_are_named(folders):
 
 @pytest.mark.parametrize("in_memory", [False, True])
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_an_unreadable_image_stops_a_run_before_it_starts(folders, part, in_memory, capsys):
+def test_an_unreadable_image_stops_a_run_before_it_starts(folders, part, in_memory, caplog):
     """A cut-off picture is named with the remedy; a share of the training pictures may be left out."""
     path = folders / part / "dog" / "1.png"
     path.write_bytes(path.read_bytes()[:200])
@@ -233,10 +235,10 @@ def test_an_unreadable_image_stops_a_run_before_it_starts(folders, part, in_memo
             load(Data(**options, max_bad_share=0.5), train=False)
     else:
         assert len(load(Data(**options, max_bad_share=0.09), train=True)) == 11
-        assert re.search(said + ".*left out", capsys.readouterr().err)
+        assert re.search(said + ".*left out", caplog.text)
 
 
-def test_an_image_that_turns_bad_is_named_counted_and_replaced(folders, capsys):
+def test_an_image_that_turns_bad_is_named_counted_and_replaced(folders, caplog):
     """Up to max_bad_share; without it, or beyond it, the batch that needs the picture stops."""
     data = Data(root=str(folders), kind="imagefolder", image_size=(8, 8))
     strict = load(data, train=True)
@@ -248,7 +250,7 @@ def test_an_image_that_turns_bad_is_named_counted_and_replaced(folders, capsys):
         strict.__getitems__([first])
     batch = lenient.__getitems__([first, first + 1])
     assert torch.equal(batch["image"][0], batch["image"][1])
-    assert re.search(r"3\.png is empty .*replaced by the next one \(1 of 1\)", capsys.readouterr().err)
+    assert re.search(r"3\.png is empty .*replaced by the next one \(1 of 1\)", caplog.text)
     paths[1].write_bytes(b"")
     with pytest.raises(ValueError, match=r"4\.png is empty .*that makes 2, data.max_bad_share allows 1"):
         lenient.__getitems__([second])
@@ -321,10 +323,64 @@ def test_a_picture_becomes_an_image_of_the_set(folders):
     """predict's picture: any size and mode to (C, H, W) of the set, and a sentence for what is none."""
     file = folders / "train" / "cat" / "1.png"
     assert picture(file, Data(kind="fashion_mnist")).shape == (1, 28, 28)
-    got = picture(file, Data(kind="imagefolder", image_size=(20, 30)))
-    assert np.array_equal(got.permute(1, 2, 0).numpy(), np.asarray(Image.open(file)))
+    in_memory = picture(file, Data(kind="imagefolder", in_memory=True, image_size=(20, 30)))
+    assert np.array_equal(in_memory.permute(1, 2, 0).numpy(), np.asarray(Image.open(file)))
     (folders / "note.txt").write_text("no picture")
     with pytest.raises(ValueError, match=r"note\.txt is not a picture"):
         picture(folders / "note.txt", Data())
     with pytest.raises(ValueError, match=r"gone\.png is missing"):
         picture(folders / "gone.png", Data())
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_predict_sees_the_pixels_that_evaluate_judges(folders, in_memory):
+    """A wide picture of class folders: cropped at the centre where the set crops it, squeezed where the set does."""
+    wide = np.random.default_rng(0).integers(0, 256, (40, 160, 3), np.uint8)
+    file = folders / "val" / "cat" / "0.png"
+    Image.fromarray(wide).save(file)
+    data = Data(root=str(folders), kind="imagefolder", in_memory=in_memory, image_size=(24, 24))
+    judged = load(data, train=False)
+    index = judged.files.index(str(file)) if not in_memory else 0
+    assert torch.equal(judged.__getitems__([index])["image"][0], picture(file, data))
+
+
+def test_turned_and_deep_pictures_are_seen_as_they_look(tmp_path):
+    """A phone's picture upright; 16 bits by their upper byte; floating point numbers are refused with the remedy."""
+    upright = np.zeros((40, 20, 3), np.uint8)
+    upright[:10] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "turned.png", exif=exif)
+    seen = picture(tmp_path / "turned.png", Data(kind="imagefolder", in_memory=True, image_size=(40, 20)))
+    assert torch.equal(seen, torch.from_numpy(upright).permute(2, 0, 1))
+    deep = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    seen = picture(tmp_path / "deep.png", Data(kind="imagefolder", in_memory=True, image_size=(20, 20)))
+    assert np.array_equal(seen[0].numpy(), (deep >> 8).astype(np.uint8))
+    Image.fromarray(np.random.default_rng(0).random((4, 4)).astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(ValueError, match=r"float\.tiff holds F numbers .* convert it to 8 or 16 bits"):
+        read(tmp_path / "float.tiff")
+
+
+def test_pictures_that_change_under_a_manifest_are_other_data(folders):
+    """The same size, other pixels, an older date: the fingerprint is another; the old bytes give the old one back."""
+    write(folders, sorted(folders.rglob("*.png")))
+    before, file = data_fingerprint(folders), folders / "train" / "cat" / "1.png"
+    content, stamp = file.read_bytes(), file.stat().st_mtime
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(file, (stamp, stamp))
+    changed = data_fingerprint(folders)
+    assert changed != before
+    file.write_bytes(content)
+    assert data_fingerprint(folders) == before
+    file.unlink()
+    assert data_fingerprint(folders) not in (before, changed)
+
+
+def test_the_unpickled_form_of_older_releases_is_not_read(fashion):
+    """Where `processed/` stands beside `raw/`, the images are those of raw/, which the fingerprint covers."""
+    place = fashion / "FashionMNIST" / "processed"
+    place.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(3, 28, 28), torch.zeros(3)), place / name)
+    assert len(load(Data(root=str(fashion)), train=True)) == SIZES["train"]

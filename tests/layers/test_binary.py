@@ -8,9 +8,11 @@ from torch.overrides import TorchFunctionMode
 from bnc_repro.binarizers.registry import get
 from bnc_repro.images.networks import CLASSIFIERS
 from bnc_repro.layers.binary import BinaryConv2d, BinaryLinear
+from bnc_repro.poses.networks import POSENETS
 from networks import BINARY, FLOAT, small
 
 ENTRIES = [(CLASSIFIERS, name, {"num_classes": 5}) for name in CLASSIFIERS if name != "softmax_regression"]
+ENTRIES += [(POSENETS, name, {"num_keypoints": 5}) for name in POSENETS]
 
 
 NAMES = [name for _, name, _ in ENTRIES]

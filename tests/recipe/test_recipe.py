@@ -129,8 +129,8 @@ def test_unknown_experiment_profile_and_arm_list_the_nearest_first():
     """Names outside of the tables are answered with the known ones, the nearest first."""
     with pytest.raises(ValueError, match="unknown experiment 'coco'; known, nearest first: coco_pose"):
         recipe_of("coco")
-    with pytest.raises(ValueError, match="unknown profile 'smll'; known, nearest first: small"):
-        recipe_of("coco_pose", "smll")
+    with pytest.raises(ValueError, match="unknown profile 'samll'; known, nearest first: small"):
+        recipe_of("coco_pose", "samll")
 
 
 def test_outside_of_a_clone_the_remedy_is_named(tmp_path, monkeypatch):

@@ -19,77 +19,7 @@ from bnc_repro.training import checkpoint, distributed
 from bnc_repro.training.optim import batch_factor
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-
-# Trains in float64, with batch statistics frozen and the classifier evaluated exactly; the first process writes.
-EXACT = """
-import json, sys
-from pathlib import Path
-import torch
-from torch import nn
-from bnc_repro import classify, config, distributed, train
-
-device, (values, target) = torch.device("cpu"), sys.argv[1:]
-distributed.meet(device)
-recipe = config.make(**json.loads(values))
-task = classify.build(recipe, device)
-task.network.double()
-task.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
-task.network.weight_binarizer.tabulated = False
-for module in task.network.modules():
-    if isinstance(module, nn.BatchNorm2d):
-        module.eval()
-        module.train = lambda mode=True, module=module: module
-steps, look = [], train.stop_if_diverged
-def stop_if_diverged(losses, *others):
-    steps.append(losses[-1].item())
-    look(losses, *others)
-train.stop_if_diverged = stop_if_diverged
-curve = train.train(task, recipe, Path(target).with_suffix(""), device)
-if distributed.rank() == 0:
-    Path(target).write_text(json.dumps({"steps": steps, "curve": curve}))
-distributed.part()
-"""
-
-# Judges a checkpoint in float64; the first process writes the metrics and how many people each process looked at.
-JUDGE = """
-import json, sys
-from pathlib import Path
-import torch
-from bnc_repro import checkpoint, config, distributed, keypoints, pose
-
-device, (source, target) = torch.device("cpu"), sys.argv[1:]
-distributed.meet(device)
-state = checkpoint.load(source)
-task = pose.build(config.make(**state["recipe"]), device)
-task.network.load_state_dict(state["network"])
-task.network.double().eval()
-task.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
-seen = []
-task.network.register_forward_hook(lambda module, inputs, outputs: seen.append(len(outputs)))
-metrics = task.evaluate(task.network)
-counts = distributed.gathered([sum(seen)])
-if distributed.rank() == 0:
-    Path(target).write_text(json.dumps({"metrics": metrics, "counts": counts}))
-distributed.part()
-"""
-
-# Kills the second process, when it was started once, at the end of its second epoch: the first is saved by then.
-FALL = """
-import os, signal
-
-if os.environ.get("LOCAL_RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
-    from bnc_repro import distributed
-
-    epochs, agree = [], distributed.agree
-
-    def fall(network):
-        epochs.append(network)
-        if len(epochs) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        agree(network)
-
-    distributed.agree = fall
-"""
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def environment() -> dict:
@@ -110,13 +40,11 @@ def settings(root: str, **changes) -> dict:
     return merged(values, changes)
 
 
-def result(code: str, argument: str, target: Path, processes: int) -> dict:
-    """What `code` writes to `target`, given both, in so many processes."""
-    script = target.with_suffix(".py")
-    script.write_text(code)
+def result(script: str, argument: str, target: Path, processes: int) -> dict:
+    """What a script of the helpers writes to `target`, given both, in so many processes."""
     start = [*TORCHRUN, f"--nproc-per-node={processes}"] if processes > 1 else [sys.executable]
     done = subprocess.run(
-        [*start, str(script), argument, str(target)],
+        [*start, str(HELPERS / script), argument, str(target)],
         env=environment(),
         capture_output=True,
         text=True,
@@ -128,7 +56,7 @@ def result(code: str, argument: str, target: Path, processes: int) -> dict:
 
 
 def exact(values: dict, target: Path, processes: int) -> dict:
-    return result(EXACT, json.dumps(values), target, processes)
+    return result("train_exactly.py", json.dumps(values), target, processes)
 
 
 def test_two_processes_train_what_one_trains(data, tmp_path):
@@ -165,7 +93,7 @@ def test_two_processes_judge_each_person_once(tmp_path):
     row = run(made, tmp_path / "runs")
     assert row["metrics"]["AP"] > 0.05
     source = folder_of(made, tmp_path / "runs") / checkpoint.NAMES[0]
-    one, two = (result(JUDGE, str(source), tmp_path / f"{count}.json", count) for count in (1, 2))
+    one, two = (result("judge_once.py", str(source), tmp_path / f"{count}.json", count) for count in (1, 2))
     (all_people,) = one["counts"]
     assert sum(two["counts"]) == all_people
     assert abs(two["counts"][0] - two["counts"][1]) <= 2  # the flip test looks twice
@@ -184,8 +112,7 @@ def command(root: str, runs: Path, **changes) -> list[str]:
 def test_a_worker_that_is_killed_is_started_again(data, tmp_path):
     """kill -9 of one of two processes in the second epoch: the run ends with the undisturbed one's metrics."""
     recipe = recipe_of("imagenet_resnet", **settings(data, epochs=3))
-    (tmp_path / "sitecustomize.py").write_text(FALL)
-    killed = {**environment(), "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])}
+    killed = {**environment(), "PYTHONPATH": os.pathsep.join([str(HELPERS / "falling"), str(PACKAGE.parent)])}
     rows, said = [], []
     for runs, variables in ((tmp_path / "whole", environment()), (tmp_path / "killed", killed)):
         done = subprocess.run(

@@ -111,7 +111,7 @@ def test_a_full_disk_is_told_and_costs_nothing(recipe, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"the disk is full. Nothing was overwritten; make room and run the same"):
         run(made, tmp_path / "full")
     folder = folder_of(made, tmp_path / "full")
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "lock", "lock.holder"]
     assert checkpoint.load(folder / "checkpoint.pt")["epoch"] == 1
     assert_same_run(made, tmp_path / "whole", undisturbed, tmp_path / "full", run(made, tmp_path / "full"))
 
@@ -142,6 +142,42 @@ def test_a_damaged_checkpoint_falls_back_with_a_warning(recipe, tmp_path):
     with pytest.warns(UserWarning, match=r"checkpoint\.pt cannot be read .*The checkpoint before it is used"):
         after = run(made, tmp_path / "cut")
     assert_same_run(made, tmp_path / "whole", whole, tmp_path / "cut", after)
+
+
+def test_no_flipped_bit_goes_unnoticed(recipe, tmp_path):
+    """A bit flipped anywhere in the file: what is loaded is what was saved, or nothing is."""
+    made = recipe(epochs=1)
+    run(made, tmp_path)
+    path = folder_of(made, tmp_path) / checkpoint.NAMES[0]
+    true, content = checkpoint.checksum(checkpoint.load(path)), path.read_bytes()
+    draw, refused = np.random.default_rng(0), 0
+    for position in draw.integers(0, len(content), 60).tolist():
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << int(draw.integers(8))
+        path.write_bytes(damaged)
+        try:
+            loaded = checkpoint.load(path)
+        except ValueError:
+            refused += 1
+        else:
+            assert checkpoint.checksum(loaded) == true
+    assert refused > 10
+
+
+def test_parts_that_are_missing_or_not_finite_are_told(recipe, tmp_path):
+    """A state without its network, or with a number that is none, is no checkpoint to judge."""
+    made = recipe(epochs=1)
+    run(made, tmp_path)
+    path = folder_of(made, tmp_path) / checkpoint.NAMES[0]
+    state = checkpoint.load(path)
+    for part in ("network", "recipe", "labels"):
+        checkpoint.save(tmp_path, {key: value for key, value in state.items() if key != part})
+        with pytest.raises(ValueError, match=rf"lacks its {part}"):
+            load_network(tmp_path / checkpoint.NAMES[0], CPU)
+    first = next(iter(state["network"]))
+    checkpoint.save(tmp_path, state | {"network": state["network"] | {first: state["network"][first] * float("nan")}})
+    with pytest.raises(ValueError, match=f"not finite, first in {first}"):
+        load_network(tmp_path / checkpoint.NAMES[0], CPU)
 
 
 def test_foreign_files_are_no_checkpoints(tmp_path):
@@ -213,8 +249,9 @@ def test_a_killed_write_leaves_nothing_and_a_copied_checkpoint_is_not_taken(tmp_
     (tmp_path / ".checkpoint.pt.99999.part").write_bytes(b"half")
     with checkpoint.locked(tmp_path):
         assert not list(tmp_path.glob(".*.part"))
-    checkpoint.save(tmp_path, {"fingerprint": "anotherrun"})
+    whole = {"network": {}, "recipe": {}, "labels": []}
+    checkpoint.save(tmp_path, whole | {"fingerprint": "anotherrun"})
     with pytest.warns(UserWarning, match="is of the run anotherrun"):
         assert checkpoint.latest(tmp_path) is None
-    checkpoint.save(tmp_path, {"fingerprint": tmp_path.name, "epoch": 2})
+    checkpoint.save(tmp_path, whole | {"fingerprint": tmp_path.name, "epoch": 2})
     assert checkpoint.latest(tmp_path)["epoch"] == 2

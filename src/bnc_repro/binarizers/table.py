@@ -100,10 +100,10 @@ class _Room:
         """Each element's cell, 0..M-2, and its position 0..1 within; both of the shape of x (rows, n). NaN stands in
         some cell, with a position that is NaN."""
         size = x.numel()
-        place = torch.clamp(x, self.low, self.high, out=self.place[:size].view(x.shape))
-        place.mul_(self.more).addcmul_(x, self.wide).add_(self.count / 2)
-        whole = self.whole[:size].view(x.shape).copy_(place).clamp_(0, self.count - 1)
-        return self.cell[:size].view(x.shape).copy_(whole), place.frac_()
+        position = torch.clamp(x, self.low, self.high, out=self.place[:size].view(x.shape))
+        position.mul_(self.more).addcmul_(x, self.wide).add_(self.count / 2)
+        cell = self.whole[:size].view(x.shape).copy_(position).clamp_(0, self.count - 1)
+        return self.cell[:size].view(x.shape).copy_(cell), position.frac_()
 
     def two(self, table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """table[index] of both columns of a table (P, 2), index (rows, n): one gather, as one complex number is
@@ -211,9 +211,9 @@ def _by_piece(x: Tensor, grad: Tensor, cuts: Tensor | None, lines: Tensor, sums:
     rise. Done in parts of the size of `room`, which on a CPU fits in a cache."""
     order = memory_order(x)
     x = x if x.permute(order).is_contiguous() else x.contiguous()
-    done = torch.empty_like(x)
-    flat = [whole.permute(order).flatten() for whole in (x, grad, done)]
-    for part, g, out in zip(*(whole.split(len(room.place)) for whole in flat), strict=True):
+    derivative = torch.empty_like(x)
+    flat = [values.permute(order).flatten() for values in (x, grad, derivative)]
+    for part, g, out in zip(*(values.split(len(room.place)) for values in flat), strict=True):
         rows = len(sums) if len(g) % len(sums) == 0 else 1
         g, out = g.view(rows, -1), out.view(rows, -1)
         piece, share = room.cells(part.view(rows, -1))
@@ -224,4 +224,4 @@ def _by_piece(x: Tensor, grad: Tensor, cuts: Tensor | None, lines: Tensor, sums:
         torch.addcmul(slope, rise, share, out=out).mul_(g)
         pair = torch.view_as_complex(room.pair[: g.numel()]).view(g.shape)
         sums[:rows].scatter_add_(1, piece, torch.complex(g, share.mul_(g), out=pair))
-    return done
+    return derivative

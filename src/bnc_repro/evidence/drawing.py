@@ -51,8 +51,8 @@ def heatmaps(row: dict, axes: np.ndarray) -> np.ndarray:
     the worst to the best."""
     folder = make_recipe(**row["recipe"]).data.folder / SPLIT
     chosen = np.linspace(0, len(row["examples"]) - 1, axes.size).round().astype(int)
-    for ax, place in zip(axes.flat, chosen, strict=True):
-        person = row["examples"][place]
+    for ax, index in zip(axes.flat, chosen, strict=True):
+        person = row["examples"][index]
         picture = _picture(ax, folder, person)
         x, y, width, height = person["crop"]
         heat = np.array(person["heat"])
@@ -70,14 +70,14 @@ def results(file: str | Path, root: str | Path, split: str = SPLIT, count: int =
     Raises ValueError for a file or a folder that is missing, damaged or empty, and for images that do not fit.
     """
     folder, names, skeleton, listed_in = _pictures(Path(root), split)
-    found = coco_eval.read_results(file, names, listed_in, skeleton)
-    if not found:
+    entries = coco_eval.read_results(file, names, listed_in, skeleton)
+    if not entries:
         raise ValueError(f"results file {file} holds no person: there is nothing to draw")
     by_image: dict[int, list[dict]] = {}
-    for one in sorted(found, key=lambda one: one["score"]):
-        by_image.setdefault(one["image_id"], []).append(one)
+    for entry in sorted(entries, key=lambda entry: entry["score"]):
+        by_image.setdefault(entry["image_id"], []).append(entry)
     images = list(by_image)
-    chosen = [images[i] for i in sorted({round(place) for place in np.linspace(0, len(images) - 1, count)})]
+    chosen = [images[i] for i in sorted({round(position) for position in np.linspace(0, len(images) - 1, count)})]
     columns = min(4, len(chosen))
     figure, axes = plt.subplots(
         math.ceil(len(chosen) / columns),
@@ -90,10 +90,10 @@ def results(file: str | Path, root: str | Path, split: str = SPLIT, count: int =
         ax.axis("off")
     for ax, image in zip(axes.flat, chosen, strict=False):
         ax.imshow(read(folder / names[image]))
-        for one in by_image[image]:
-            points = np.array(one["keypoints"]).reshape(-1, 3)
+        for entry in by_image[image]:
+            points = np.array(entry["keypoints"]).reshape(-1, 3)
             limbs(ax, skeleton, points[:, :2], points[:, 2] > above)
-        ax.set_title(f"{names[image]}: {max(one['score'] for one in by_image[image]):.2f}", fontsize=9)
+        ax.set_title(f"{names[image]}: {max(entry['score'] for entry in by_image[image]):.2f}", fontsize=9)
     return figure
 
 

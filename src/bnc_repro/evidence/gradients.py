@@ -64,7 +64,7 @@ def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[
             held.append((latent, layer.weight_binarizer.values))
     F.cross_entropy(network(x), labels).backward()
     draw = torch.Generator().manual_seed(stream(seed, "sampled weights"))
-    found = []
+    layers = []
     with torch.no_grad():
         for latent, values in held:
             chosen = torch.randperm(values.numel(), generator=draw)[:WEIGHTS_PER_LAYER]
@@ -76,7 +76,7 @@ def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[
                     losses.append(F.cross_entropy(network(x).double(), labels))
                 flat[i] = before
                 differences.append((losses[0] - losses[1]) / 2)
-            found.append(
+            layers.append(
                 {
                     "latent": latent,
                     "slope": values.grad.contiguous(),
@@ -84,7 +84,7 @@ def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[
                     "flip": torch.stack(differences),
                 }
             )
-    return found
+    return layers
 
 
 def agreement(layers: list[dict[str, Tensor]], rule: Callable[[Tensor, Tensor], Tensor]) -> float:

@@ -9,6 +9,8 @@ A row names its estimator and its placement; a condition is a placement under an
 are compared with each other. Whatever diverged in a run cannot be above anything; pairs are those that both finished.
 """
 
+from dataclasses import dataclass
+
 import pandas as pd
 
 from . import statistics
@@ -27,12 +29,12 @@ def conditions(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of each condition, with the estimator as their arm. A condition is called by what differs between the
     rows: the placement, the optimizer, both ("weights-adam") or, where there is only one, nothing ("")."""
     places = {_place(row) for row in rows}
-    differ = [axis for axis in (0, 1) if len({place[axis] for place in places}) > 1]
-    found: dict[str, list[dict]] = {}
+    differ = [axis for axis in (0, 1) if len({condition_of_row[axis] for condition_of_row in places}) > 1]
+    by_condition: dict[str, list[dict]] = {}
     for row in rows:
         condition = "-".join(_place(row)[axis] for axis in differ)
-        found.setdefault(condition, []).append(row | {"arm": row["estimator"]})
-    return found
+        by_condition.setdefault(condition, []).append(row | {"arm": row["estimator"]})
+    return by_condition
 
 
 def _place(row: dict) -> tuple[str, str]:
@@ -63,9 +65,17 @@ def hand_made(rows: list[dict]) -> list[str]:
 
 def said_of_identical(rows: list[dict]) -> str:
     """In words, which estimators agree digit by digit, by condition."""
-    found = [(condition, group) for condition, own in conditions(rows).items() for group in identical(own)]
-    said = [f"{' = '.join(group)}" + f" ({condition})" * bool(condition) for condition, group in found]
-    return "Digit by digit the same, and counted once: " + ", ".join(said) if said else "No two agree digit by digit."
+    groups = [
+        (condition, group)
+        for condition, condition_rows in conditions(rows).items()
+        for group in identical(condition_rows)
+    ]
+    sentences = [" = ".join(group) + (f" ({condition})" if condition else "") for condition, group in groups]
+    return (
+        "Digit by digit the same, and counted once: " + ", ".join(sentences)
+        if sentences
+        else "No two agree digit by digit."
+    )
 
 
 def diverged(rows: list[dict]) -> dict[str, int]:
@@ -80,85 +90,113 @@ def paired(rows: list[dict], arm: str, rivals: list[str]) -> dict[str, Estimate]
     """rival -> arm - rival, over the seeds that both finished; rivals with fewer than two such pairs are left out."""
     values = by_arm(rows)
     pairs = {rival: values[arm].keys() & values[rival].keys() for rival in rivals}
-    return {rival: statistics.paired(values[arm], values[rival]) for rival, own in pairs.items() if len(own) > 1}
+    return {rival: statistics.paired(values[arm], values[rival]) for rival, seeds in pairs.items() if len(seeds) > 1}
 
 
-def tests(rows: list[dict]) -> list[dict]:
-    """H1 and H2 in every condition, each tested and judged: name, text, condition, arm, `made` (rival -> Estimate),
-    `left_out` rivals without two pairs, p of the claim and its Holm value, verdict."""
-    found = []
-    for condition, own in conditions(rows).items():
-        lost = diverged(own)
+@dataclass
+class Test:
+    """H1 or H2 in one condition, tested and judged."""
+
+    name: str
+    text: str
+    condition: str
+    place: tuple[str, str]  # placement and optimizer
+    arm: str
+    estimates: dict[str, Estimate]  # by rival: arm - rival
+    left_out: list[str]  # rivals without two pairs
+    lost: int  # runs of the arm that diverged
+    headline: str
+    p_above: float  # of the claim
+    p_below: float  # of the other way round, below one of the rivals
+    holm_above: float = 1.0
+    holm_below: float = 1.0
+
+    @property
+    def verdict(self) -> str:
+        """supported, refuted or undecided, by Holm's values over the family."""
+        return "supported" if self.holm_above < LEVEL else "refuted" if self.holm_below < LEVEL else "undecided"
+
+
+@dataclass(frozen=True)
+class OverConditions:
+    """H3 or H4: H1 over all placements, or over all optimizers."""
+
+    name: str
+    text: str
+    condition: str
+    verdict: str
+    missing: list[str]
+
+
+def tests(rows: list[dict]) -> list[Test]:
+    """H1 and H2 in every condition, each tested and judged."""
+    judged = []
+    for condition, condition_rows in conditions(rows).items():
+        lost, headline, place = diverged(condition_rows), condition_rows[0]["headline"], _place(condition_rows[0])
         for name, text, arm in CLAIMS:
-            rivals = hand_made(own) if name == "H1" else ["linear"]
+            rivals = hand_made(condition_rows) if name == "H1" else ["linear"]
             if arm not in lost or not set(rivals) & lost.keys():
                 continue
-            made = paired(own, arm, rivals)
-            p = {rival: statistics.p_value(e) for rival, e in made.items()}
-            above = [p[rival] if e.mean > 0 and not lost[arm] else 1.0 for rival, e in made.items()]
-            below = [p[rival] if e.mean < 0 and not lost[rival] else 1.0 for rival, e in made.items()]
-            found.append(
-                {
-                    "name": name,
-                    "text": text,
-                    "condition": condition,
-                    "arm": arm,
-                    "made": made,
-                    "lost": lost[arm],
-                    "place": _place(own[0]),
-                    "left_out": [rival for rival in rivals if rival not in made],
-                    "p": max(above, default=1.0),
-                    "below": min(1.0, len(made) * min(below)) if made else 1.0,
-                    "headline": own[0]["headline"],
-                }
+            estimates = paired(condition_rows, arm, rivals)
+            left_out = [rival for rival in rivals if rival not in estimates]
+            p = {rival: statistics.p_value(e) for rival, e in estimates.items()}
+            above = [p[rival] if e.mean > 0 and not lost[arm] else 1.0 for rival, e in estimates.items()]
+            below = [p[rival] if e.mean < 0 and not lost[rival] else 1.0 for rival, e in estimates.items()]
+            p_below = min(1.0, len(estimates) * min(below)) if estimates else 1.0
+            p_above = max(above, default=1.0)
+            judged.append(
+                Test(name, text, condition, place, arm, estimates, left_out, lost[arm], headline, p_above, p_below)
             )
-    for key in ("p", "below"):
-        for test, value in zip(found, statistics.holm([test[key] for test in found]), strict=True):
-            test[f"holm {key}"] = value
-    for test in found:
-        supported, refuted = test["holm p"] < LEVEL, test["holm below"] < LEVEL
-        test["verdict"] = "supported" if supported else "refuted" if refuted else "undecided"
-    return found
+    for test, value in zip(judged, statistics.holm([test.p_above for test in judged]), strict=True):
+        test.holm_above = value
+    for test, value in zip(judged, statistics.holm([test.p_below for test in judged]), strict=True):
+        test.holm_below = value
+    return judged
 
 
-def hardest(test: dict) -> str:
+def hardest(test: Test) -> str:
     """The rival that the claim fails at, or passes last: the largest p, of equals the smallest difference."""
-    made = test["made"]
+    estimates = test.estimates
     return max(
-        made, key=lambda rival: (statistics.p_value(made[rival]) if made[rival].mean > 0 else 1.0, -made[rival].mean)
+        estimates,
+        key=lambda rival: (
+            statistics.p_value(estimates[rival]) if estimates[rival].mean > 0 else 1.0,
+            -estimates[rival].mean,
+        ),
     )
 
 
-def shown(made: Estimate, headline: str) -> str:
+def shown(difference: Estimate, headline: str) -> str:
     """A difference with its interval, as text."""
     digits = 2 if UNITS[headline] == "points" else 3
-    return f"{made.mean:+.{digits}f} [{made.low:+.{digits}f}, {made.high:+.{digits}f}]".replace("-", "−")
+    return f"{difference.mean:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]".replace(
+        "-", "−"
+    )
 
 
-def over_conditions(found: list[dict]) -> list[dict]:
+def over_conditions(judged_tests: list[Test]) -> list[OverConditions]:
     """H3 for every optimizer and H4 for every placement, judged by H1: supported in all, refuted in one, not run where
     a condition is missing, else undecided."""
     judged = {}
-    for test in found:
-        if test["name"] == "H1":
-            judged[test["place"]] = test["verdict"]
+    for test in judged_tests:
+        if test.name == "H1":
+            judged[test.place] = test.verdict
     lines = []
     for name, text, axis, wanted in (
         ("H3", "H1 for weights, activations and both", 0, PLACEMENTS),
         ("H4", "H1 under SGD and under Adam", 1, OPTIMIZERS),
     ):
         for other in dict.fromkeys(key[1 - axis] for key in judged):
-            own = {key[axis]: verdict for key, verdict in judged.items() if key[1 - axis] == other}
-            said = set(own.values())
-            missing = [part for part in wanted if part not in own]
-            verdict = (
-                "refuted"
-                if "refuted" in said
-                else "not run"
-                if missing
-                else ("supported" if said == {"supported"} else "undecided")
-            )
-            lines.append({"name": name, "text": text, "condition": other, "verdict": verdict, "missing": missing})
+            verdicts = {key[axis]: verdict for key, verdict in judged.items() if key[1 - axis] == other}
+            words = set(verdicts.values())
+            missing = [part for part in wanted if part not in verdicts]
+            if "refuted" in words:
+                verdict = "refuted"
+            elif missing:
+                verdict = "not run"
+            else:
+                verdict = "supported" if words == {"supported"} else "undecided"
+            lines.append(OverConditions(name, text, other, verdict, missing))
     return lines
 
 
@@ -166,80 +204,82 @@ def table(rows: list[dict]) -> pd.DataFrame:
     """A line for each condition of each hypothesis. For H1 and H2: the rival at which the claim is weakest, the
     difference to it with its 95 % interval, p of the whole claim, Holm's over the family, and the verdict: supported,
     refuted, undecided or not run."""
-    found, lines = tests(rows), []
-    for test in found:
-        line = {"": test["name"], "hypothesis": test["text"], "condition": test["condition"] or "the one that ran"}
-        if test["made"]:
+    judged, lines = tests(rows), []
+    for test in judged:
+        line = {"": test.name, "hypothesis": test.text, "condition": test.condition or "the one that ran"}
+        if test.estimates:
             rival = hardest(test)
             line |= {
                 "weakest against": rival,
-                "difference to it": shown(test["made"][rival], test["headline"]),
-                "pairs": str(test["made"][rival].count),
+                "difference to it": shown(test.estimates[rival], test.headline),
+                "pairs": str(test.estimates[rival].count),
             }
-        note = f" ({test['lost']} diverged)" * bool(test["lost"])
+        note = f" ({test.lost} diverged)" if test.lost else ""
         lines.append(
-            line | {"p": f"{test['p']:.3f}", "Holm": f"{test['holm p']:.3f}", "verdict": test["verdict"] + note}
+            line | {"p": f"{test.p_above:.3f}", "Holm": f"{test.holm_above:.3f}", "verdict": test.verdict + note}
         )
     lines += [
-        {"": one["name"], "hypothesis": one["text"], "condition": one["condition"], "verdict": one["verdict"]}
-        for one in over_conditions(found)
+        {"": over.name, "hypothesis": over.text, "condition": over.condition, "verdict": over.verdict}
+        for over in over_conditions(judged)
     ]
     return pd.DataFrame(lines).fillna("").set_index("").rename_axis(None)
 
 
 def answer(rows: list[dict]) -> str:
     """The title's question answered: a sentence for each hypothesis in each condition, from the same tests."""
-    found = tests(rows)
-    return "\n\n".join([_sentence(test) for test in found] + [_sentence_over(one) for one in over_conditions(found)])
+    judged = tests(rows)
+    return "\n\n".join(
+        [_sentence(test) for test in judged] + [_sentence_over(over) for over in over_conditions(judged)]
+    )
 
 
-def _sentence(test: dict) -> str:
-    where = f" under {test['condition'].replace('-', ', ')}" * bool(test["condition"])
-    made = test["made"]
-    pairs = sorted({e.count for e in made.values()})
+def _sentence(test: Test) -> str:
+    where = f" under {test.condition.replace('-', ', ')}" if test.condition else ""
+    estimates = test.estimates
+    pairs = sorted({e.count for e in estimates.values()})
     seeds = f"over {' to '.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} seeds" if pairs else "without a pair"
-    if test["name"] == "H1":
-        said = {
+    if test.name == "H1":
+        words = {
             "supported": "the learnt linear function is better than each hand-made one",
             "refuted": "a hand-made function is better than the learnt linear one",
             "undecided": "that the learnt linear function beats each hand-made one stays undecided",
         }
     else:
-        said = {
+        words = {
             "supported": "the MLP is better than the linear function",
             "refuted": "the linear function is better than the MLP",
             "undecided": "MLP and linear function cannot be told apart",
         }
-    numbers = "; ".join(f"{test['arm']} − {rival} {shown(e, test['headline'])}" for rival, e in made.items())
-    lost = f" {test['lost']} of its runs diverged." * bool(test["lost"])
-    left = f" Left out, as hardly a run finished: {', '.join(test['left_out'])}." * bool(test["left_out"])
+    numbers = "; ".join(f"{test.arm} − {rival} {shown(e, test.headline)}" for rival, e in estimates.items())
+    lost = f" {test.lost} of its runs diverged." if test.lost else ""
+    left = f" Left out, as hardly a run finished: {', '.join(test.left_out)}." if test.left_out else ""
     return (
-        f"**{test['name']}**{where}, {seeds}: {said[test['verdict']]} ({numbers}; {UNITS[test['headline']]}, 95 % "
-        f"intervals of single pairs; Holm's p of the claim {test['holm p']:.3f}).{lost}{left}"
+        f"**{test.name}**{where}, {seeds}: {words[test.verdict]} ({numbers}; {UNITS[test.headline]}, 95 % "
+        f"intervals of single pairs; Holm's p of the claim {test.holm_above:.3f}).{lost}{left}"
     )
 
 
-def _sentence_over(one: dict) -> str:
-    where = f" ({one['condition']})" * bool(one["condition"])
-    missing = f": {', '.join(one['missing'])} did not run" * bool(one["missing"])
-    return f"**{one['name']}**{where}, {one['text']}: {one['verdict']}{missing}."
+def _sentence_over(over: OverConditions) -> str:
+    where = f" ({over.condition})" if over.condition else ""
+    missing = f": {', '.join(over.missing)} did not run" if over.missing else ""
+    return f"**{over.name}**{where}, {over.text}: {over.verdict}{missing}."
 
 
 def differences(rows: list[dict]) -> pd.DataFrame:
     """Every learnt estimator against every other one, in each condition: condition, pair, estimate, and the paired
     differences of the seeds."""
     lines = []
-    for condition, own in conditions(rows).items():
-        values = by_arm(own)
+    for condition, condition_rows in conditions(rows).items():
+        values = by_arm(condition_rows)
         for arm in [arm for arm in LEARNT if arm in values]:
-            rivals = hand_made(own) + (["linear"] if arm == "mlp" and "linear" in values else [])
-            for rival, made in paired(own, arm, rivals).items():
+            rivals = hand_made(condition_rows) + (["linear"] if arm == "mlp" and "linear" in values else [])
+            for rival, estimate in paired(condition_rows, arm, rivals).items():
                 shared = sorted(values[arm].keys() & values[rival].keys())
                 lines.append(
                     {
                         "condition": condition,
                         "pair": f"{arm} − {rival}",
-                        "estimate": made,
+                        "estimate": estimate,
                         "seeds": [values[arm][seed] - values[rival][seed] for seed in shared],
                     }
                 )
@@ -251,14 +291,14 @@ def detectable(rows: list[dict]) -> pd.DataFrame:
     the level that the first of Holm's steps asks of a claim."""
     confidence, lines = 1 - LEVEL / max(1, len(tests(rows))), []
     for _, line in differences(rows).iterrows():
-        made = line["estimate"]
-        visible = statistics.smallest_detectable(made.deviation, made.count, confidence=confidence)
+        estimate = line["estimate"]
+        visible = statistics.smallest_detectable(estimate.deviation, estimate.count, confidence=confidence)
         lines.append(
             {
                 "pair": line["pair"],
                 "condition": line["condition"],
-                "pairs": made.count,
-                "sd of the difference": made.deviation,
+                "pairs": estimate.count,
+                "sd of the difference": estimate.deviation,
                 "smallest detectable": visible,
             }
         )
@@ -270,15 +310,15 @@ def ranking(rows: list[dict]) -> pd.DataFrame:
     by a paired interval at 95 % (uncorrected); time is that of training relative to the first arm's, the median over
     the seeds that both finished. Estimators with the same digits are one line; without a finished run there is none."""
     lines = []
-    for condition, own in conditions(rows).items():
-        groups = {arm: group for group in identical(own) for arm in group}
-        values, lost = by_arm(own), diverged(own)
+    for condition, condition_rows in conditions(rows).items():
+        groups = {arm: group for group in identical(condition_rows) for arm in group}
+        values, lost = by_arm(condition_rows), diverged(condition_rows)
         kept = [arm for arm in values if values[arm] and groups.get(arm, [arm])[0] == arm]
-        seconds = {(row["arm"], row["seed"]): row["seconds"] for row in own}
+        seconds = {(row["arm"], row["seed"]): row["seconds"] for row in condition_rows}
         ranked = []
         for arm in kept:
             rivals = [other for other in kept if other != arm]
-            others = [statistics.compare(made) for made in paired(own, arm, rivals).values()]
+            others = [statistics.compare(estimate) for estimate in paired(condition_rows, arm, rivals).values()]
             low, high = 1 + others.count("below"), len(kept) - others.count("above")
             ratios = pd.Series(
                 [seconds[arm, seed] / seconds[kept[0], seed] for seed in values[arm].keys() & values[kept[0]].keys()]

@@ -46,10 +46,10 @@ def dots(rows: list[dict], ax: Axes | None = None, title: str = "") -> Axes:
         frame, x="value", y="arm", hue="arm", palette=colours, legend=False, size=9, jitter=False, alpha=0.75, ax=ax
     )
     for i, arm in enumerate(frame["arm"].unique()):
-        made = estimate(frame.loc[frame["arm"] == arm, "value"].tolist())
-        ax.plot([made.mean, made.mean], [i - 0.28, i + 0.28], color="black", linewidth=2)
-        if made.count >= MANY:
-            ax.plot([made.low, made.high], [i, i], color="black", linewidth=1.5)
+        mean = estimate(frame.loc[frame["arm"] == arm, "value"].tolist())
+        ax.plot([mean.mean, mean.mean], [i - 0.28, i + 0.28], color="black", linewidth=2)
+        if mean.count >= MANY:
+            ax.plot([mean.low, mean.high], [i, i], color="black", linewidth=1.5)
     ax.set(xlabel=NAMES[rows[0]["headline"]], ylabel="", title=title or "One dot a seed, the bar is the mean")
     return ax
 
@@ -112,9 +112,9 @@ def health(rows: list[dict]) -> np.ndarray:
     frame, colours = pd.DataFrame(lines, columns=["arm", "seed", "epoch", "key", "value"]), palette(rows)
     axes = plt.subplots(1, len(HEALTH), figsize=(14, 3), layout="constrained")[1]
     for ax, (key, title) in zip(axes, HEALTH.items(), strict=True):
-        own = frame[frame["key"] == key]
+        series = frame[frame["key"] == key]
         sns.lineplot(
-            own,
+            series,
             x="epoch",
             y="value",
             hue="arm",
@@ -129,7 +129,7 @@ def health(rows: list[dict]) -> np.ndarray:
         ax.set(title=title, ylabel="" if key == "slope_at_0" else "share of binary weights (%)")
         ax.title.set_fontsize(10)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        low, high = (0, 0) if own.empty else (own["value"].min(), own["value"].max())
+        low, high = (0, 0) if series.empty else (series["value"].min(), series["value"].max())
         ax.set_ylim(bottom=0 if low >= 0 else None, top=1 if high == 0 else None)
     return axes
 
@@ -146,21 +146,24 @@ def estimators(rows: list[dict]) -> np.ndarray:
     axes = plt.subplots(
         2, len(learnt), figsize=(max(6.5 * len(learnt), 8), 6.4), layout="constrained", sharex=True, squeeze=False
     )[1]
-    for (above, below), ((arm, kind), own) in zip(axes.T, learnt.items(), strict=True):
-        seen = [epoch[kind] for epoch in own[0]["curve"] if kind in epoch]
+    for (above, below), ((arm, kind), arm_rows) in zip(axes.T, learnt.items(), strict=True):
+        seen = [epoch[kind] for epoch in arm_rows[0]["curve"] if kind in epoch]
         colours = sns.color_palette("flare", len(seen))
-        for row in own[1:]:
+        for row in arm_rows[1:]:
             x, slope, soft = learnt_function(row["curve"][-1][kind])
             for ax, values in ((above, soft), (below, slope)):
-                ax.plot(x, values, color="grey", linewidth=0.8, label="other seeds" if row is own[1] else None)
+                ax.plot(x, values, color="grey", linewidth=0.8, label="other seeds" if row is arm_rows[1] else None)
         for i, estimator in enumerate(seen):
             x, slope, soft = learnt_function(estimator)
             name = f"after epoch {i + 1}" if i in (0, len(seen) - 1) else None
             for ax, values in ((above, soft), (below, slope)):
                 ax.plot(x, values, color=colours[i], label=name, linewidth=1.8)
-        title, label = f"{arm}: learnt for activations, seed {own[0]['seed']}", "activation before the sign (no unit)"
+        title, label = (
+            f"{arm}: learnt for activations, seed {arm_rows[0]['seed']}",
+            "activation before the sign (no unit)",
+        )
         if kind == "estimator":
-            title = f"{arm}: learnt for weights, seed {own[0]['seed']}"
+            title = f"{arm}: learnt for weights, seed {arm_rows[0]['seed']}"
             density = np.array(seen[-1]["weights"])
             edges, top = np.linspace(*seen[-1]["range"], len(density) + 1), max(1e-9, below.get_ylim()[1])
             below.stairs(
@@ -172,7 +175,7 @@ def estimators(rows: list[dict]) -> np.ndarray:
                 label="weights (share)",
                 zorder=0,
             )
-            unit = "standardised (sd of the channel)" if own[0]["recipe"]["standardize"] else "centred (no unit)"
+            unit = "standardised (sd of the channel)" if arm_rows[0]["recipe"]["standardize"] else "centred (no unit)"
             label = f"weight before the sign, {unit}"
         above.set(title=title, ylabel="F")
         below.set(xlabel=label, ylabel="F′")
@@ -222,20 +225,22 @@ def by_keypoint(rows: list[dict], ax: Axes | None = None) -> Axes:
 
 def forest(rows: list[dict]) -> np.ndarray:
     """The paired differences of the ablation, a panel a condition: a dot a seed, the mean with its 95 % interval."""
-    found = hypotheses.differences(rows)
-    panels = list(found.groupby("condition", sort=False))
-    height = 1 + 0.42 * max(len(own) for _, own in panels)
+    pairs = hypotheses.differences(rows)
+    panels = list(pairs.groupby("condition", sort=False))
+    height = 1 + 0.42 * max(len(condition_pairs) for _, condition_pairs in panels)
     axes = plt.subplots(
         1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), height), layout="constrained", sharex=True, squeeze=False
     )[1][0]
-    for ax, (condition, own) in zip(axes, panels, strict=True):
-        for y, (made, seeds) in enumerate(zip(own["estimate"], own["seeds"], strict=True)):
-            colour = {"above": "tab:green", "below": "tab:red"}.get(compare(made), "0.35")
+    for ax, (condition, condition_pairs) in zip(axes, panels, strict=True):
+        for y, (difference, seeds) in enumerate(
+            zip(condition_pairs["estimate"], condition_pairs["seeds"], strict=True)
+        ):
+            colour = {"above": "tab:green", "below": "tab:red"}.get(compare(difference), "0.35")
             ax.plot(seeds, [y] * len(seeds), "o", color=colour, alpha=0.3, markersize=5)
             ax.errorbar(
-                made.mean,
+                difference.mean,
                 y,
-                xerr=[[made.mean - made.low], [made.high - made.mean]],
+                xerr=[[difference.mean - difference.low], [difference.high - difference.mean]],
                 fmt="D",
                 color=colour,
                 capsize=4,
@@ -243,8 +248,8 @@ def forest(rows: list[dict]) -> np.ndarray:
             )
         ax.axvline(0, color="black", linewidth=1)
         ax.set(
-            yticks=range(len(own)),
-            yticklabels=own["pair"],
+            yticks=range(len(condition_pairs)),
+            yticklabels=condition_pairs["pair"],
             title=condition,
             xlabel=f"difference ({UNITS[rows[0]['headline']]}), paired by seed",
         )
@@ -258,18 +263,18 @@ def cost(rows: list[dict]) -> np.ndarray:
     axes = plt.subplots(
         1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), 3.6), layout="constrained", sharey=True, squeeze=False
     )[1][0]
-    for ax, (condition, own) in zip(axes, panels, strict=True):
-        time = own.columns[-1]
-        _labelled(ax, own[time], own["mean"], own["estimator"])
+    for ax, (condition, ranked) in zip(axes, panels, strict=True):
+        time = ranked.columns[-1]
+        _labelled(ax, ranked[time], ranked["mean"], ranked["estimator"])
         ax.set(title=condition, xlabel=f"training {time}", ylabel=NAMES[rows[0]["headline"]] if ax is axes[0] else "")
     return axes
 
 
-def gradient_errors(found: pd.DataFrame, headline: str = "top1") -> np.ndarray:
+def gradient_errors(study: pd.DataFrame, headline: str = "top1") -> np.ndarray:
     """What `gradients.study` found: agreement with the flip differences against the mean headline."""
     axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharey=True)[1]
     for ax, when in zip(axes, ("at the start", "at the end"), strict=True):
-        _labelled(ax, found[when], found["mean"], found["estimator"])
+        _labelled(ax, study[when], study["mean"], study["estimator"])
         ax.set(
             title=f"Gradients {when} of training",
             xlabel="cosine with the flip differences (1: the same direction)",
@@ -281,8 +286,8 @@ def gradient_errors(found: pd.DataFrame, headline: str = "top1") -> np.ndarray:
 def _labelled(ax: Axes, x: pd.Series, y: pd.Series, names: pd.Series) -> None:
     """Points with their names beside them, and room for the names."""
     ax.plot(x, y, "o", markersize=8)
-    for name, place in zip(names, zip(x, y, strict=True), strict=True):
-        ax.annotate(f"  {name}", place, fontsize=9, verticalalignment="center")
+    for name, point in zip(names, zip(x, y, strict=True), strict=True):
+        ax.annotate(f"  {name}", point, fontsize=9, verticalalignment="center")
     ax.margins(x=0.3, y=0.15)
 
 

@@ -22,10 +22,10 @@ def by_arm(rows: Iterable[dict], metric: str | None = None) -> dict[str, dict[in
 
 def sets(rows: list[dict]) -> list[list[dict]]:
     """The rows of each data set, which are compared with each other and with no other's."""
-    found: dict[str, list[dict]] = {}
+    by_data: dict[str, list[dict]] = {}
     for row in rows:
-        found.setdefault(row["recipe"]["data"]["root"], []).append(row)
-    return list(found.values())
+        by_data.setdefault(row["recipe"]["data"]["root"], []).append(row)
+    return list(by_data.values())
 
 
 def stored(profile: str, experiment: str) -> list[dict]:

@@ -66,7 +66,7 @@ class Pair:
 
 def pairs(profiles: list[str], seeds: int = 1) -> list[Pair]:
     """What has to be trained to join the published rows of `profiles` to today's code; of the sample `seeds` seeds."""
-    found: dict[tuple, Pair] = {}
+    wanted: dict[tuple, Pair] = {}
     for profile in profiles:
         for experiment in experiments(profile):
             for folder in (experiment, "tuning"):
@@ -78,7 +78,7 @@ def pairs(profiles: list[str], seeds: int = 1) -> list[Pair]:
                     if profile == "sample" and row["seed"] >= seeds:
                         continue
                     key = (profile, experiment, source, json.dumps(_shape(recipe, profile)))
-                    found.setdefault(
+                    wanted.setdefault(
                         key,
                         Pair(
                             profile,
@@ -89,7 +89,7 @@ def pairs(profiles: list[str], seeds: int = 1) -> list[Pair]:
                             json.dumps(recipe),
                         ),
                     )
-    return list(found.values())
+    return list(wanted.values())
 
 
 def cut(recipe: dict, keep_length: bool) -> dict:
@@ -112,19 +112,19 @@ def _shape(recipe: dict, profile: str) -> dict:
 @contextmanager
 def checked_out(commit: str, folder: Path):
     """A worktree of `commit` below `folder`, removed afterwards. Raises ValueError if the clone lacks the commit."""
-    place, git = folder / commit, ["git", "-C", str(project_root())]
-    done = subprocess.run(
-        [*git, "worktree", "add", "--detach", str(place), commit], capture_output=True, text=True, check=False
+    clone, git = folder / commit, ["git", "-C", str(project_root())]
+    added = subprocess.run(
+        [*git, "worktree", "add", "--detach", str(clone), commit], capture_output=True, text=True, check=False
     )
-    if done.returncode:
+    if added.returncode:
         raise ValueError(
-            f"git cannot check out {commit}, which made published rows ({done.stderr.strip()}): a clone "
+            f"git cannot check out {commit}, which made published rows ({added.stderr.strip()}): a clone "
             "without its history has no old code; `git fetch --unshallow` brings it"
         )
     try:
-        yield place
+        yield clone
     finally:
-        subprocess.run([*git, "worktree", "remove", "--force", str(place)], capture_output=True, check=False)
+        subprocess.run([*git, "worktree", "remove", "--force", str(clone)], capture_output=True, check=False)
 
 
 def train(pair: Pair, clone: Path, runs: Path) -> dict:
@@ -134,12 +134,12 @@ def train(pair: Pair, clone: Path, runs: Path) -> dict:
     words = [sys.executable, "-m", "bnc_repro", "run", pair.experiment, "--profile", pair.profile, *settings]
     environment = os.environ | {"PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "1"}
     environment.pop("BNC_REPRO_REUSE", None)
-    done = subprocess.run(
+    finished = subprocess.run(
         [*words, "--runs", str(runs)], cwd=clone, env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise ValueError(f"{pair.profile} {pair.name}: the code in {clone} failed: {done.stderr.strip()[-600:]}")
-    return json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())
+    if finished.returncode:
+        raise ValueError(f"{pair.profile} {pair.name}: the code in {clone} failed: {finished.stderr.strip()[-600:]}")
+    return json.loads(Path(finished.stdout.strip().splitlines()[-1]).read_text())
 
 
 def difference(old: object, new: object, where: str = "") -> tuple[int, str | None]:
@@ -155,10 +155,10 @@ def difference(old: object, new: object, where: str = "") -> tuple[int, str | No
 def _first(parts) -> tuple[int, str | None]:
     count = 0
     for where, old, new in parts:
-        values, found = difference(old, new, where)
+        values, differs = difference(old, new, where)
         count += values
-        if found:
-            return count, found
+        if differs:
+            return count, differs
     return count, None
 
 
@@ -178,21 +178,21 @@ def prove(profiles: list[str], seeds: int = 1, say: Callable[[str], None] = prin
     if not wanted:
         say("every published row is of today's code" if not missing else "nothing could be compared")
         return not missing
-    root, device, found = project_root(), "", {}
+    root, device, compared = project_root(), "", {}
     with tempfile.TemporaryDirectory() as temporary, _all_checked_out(wanted, Path(temporary)) as clones:
 
         def both(pair: Pair) -> tuple[dict, dict]:
             places = {"old": clones[pair.commit], "new": root}
-            return tuple(train(pair, place, Path(temporary) / name) for name, place in places.items())
+            return tuple(train(pair, clone, Path(temporary) / name) for name, clone in places.items())
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for pair, (old, new) in zip(wanted, pool.map(both, wanted), strict=True):
                 device = new["device"]
                 values, differs = difference(old, new)
-                found.setdefault((pair.profile, pair.experiment, pair.source), []).append((pair, values, differs))
+                compared.setdefault((pair.profile, pair.experiment, pair.source), []).append((pair, values, differs))
                 say(f"{pair.profile} {pair.experiment}: {pair.name}: {differs or f'{values} values, the same digits'}")
     state, lines = git_state(), []
-    for (profile, experiment, source), runs in found.items():
+    for (profile, experiment, source), runs in compared.items():
         differs = [f"{pair.name}: {text}" for pair, _, text in runs if text]
         if differs:
             say(f"{profile} {experiment}: not joined, {len(differs)} of {len(runs)} runs differ. First: {differs[0]}")
@@ -213,7 +213,7 @@ def prove(profiles: list[str], seeds: int = 1, say: Callable[[str], None] = prin
         )
         say(f"{profile} {experiment}: joined, {len(runs)} runs, {lines[-1]['values']} values")
     ledger.add(lines)
-    return len(lines) == len(found) and not missing
+    return len(lines) == len(compared) and not missing
 
 
 @contextmanager

@@ -94,9 +94,9 @@ def p_value(difference: Estimate) -> float:
 def holm(values: list[float]) -> list[float]:
     """Holm's adjusted p for a family of separate claims (Holm 1979): reject those below the level."""
     order, adjusted, reached = sorted(range(len(values)), key=values.__getitem__), [0.0] * len(values), 0.0
-    for i, place in enumerate(order):
-        reached = max(reached, min(1.0, (len(values) - i) * values[place]))
-        adjusted[place] = reached
+    for i, index in enumerate(order):
+        reached = max(reached, min(1.0, (len(values) - i) * values[index]))
+        adjusted[index] = reached
     return adjusted
 
 

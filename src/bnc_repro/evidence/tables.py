@@ -20,23 +20,23 @@ def table(rows: list[dict]) -> pd.DataFrame:
     """One line per arm: seeds, mean, standard deviation and range of the headline, the best epoch's mean, status."""
     lines = []
     for arm, values in by_arm(rows).items():
-        own = [row for row in rows if row["arm"] == arm]
-        line = {"arm": arm, "runs": len(own), "diverged": sum(row["status"] == "diverged" for row in own)}
+        arm_rows = [row for row in rows if row["arm"] == arm]
+        line = {"arm": arm, "runs": len(arm_rows), "diverged": sum(row["status"] == "diverged" for row in arm_rows)}
         if values:
-            made = statistics.estimate(list(values.values()))
-            best = [row["best"] for row in own if row["best"] is not None]
+            estimate = statistics.estimate(list(values.values()))
+            best = [row["best"] for row in arm_rows if row["best"] is not None]
             line |= {
-                MEANS[own[0]["headline"]]: made.mean,
-                "sd": made.deviation,
+                MEANS[arm_rows[0]["headline"]]: estimate.mean,
+                "sd": estimate.deviation,
                 "lowest": min(values.values()),
                 "highest": max(values.values()),
                 "best epoch's value": np.mean(best),
             }
-        line["parameters"] = own[0]["parameters"]
+        line["parameters"] = arm_rows[0]["parameters"]
         lines.append(line)
-    made = pd.DataFrame(lines).set_index("arm")
-    made["parameters"] = made["parameters"].map("{:,}".format)
-    return plain(made, 1 if rows[0]["headline"] == "top1" else 3)
+    frame = pd.DataFrame(lines).set_index("arm")
+    frame["parameters"] = frame["parameters"].map("{:,}".format)
+    return plain(frame, 1 if rows[0]["headline"] == "top1" else 3)
 
 
 def pairs(rows: list[dict]) -> list[tuple[str, str]]:
@@ -49,15 +49,15 @@ def differences(rows: list[dict], *pairs: tuple[str, str]) -> pd.DataFrame:
     """first - second for each pair of arms, paired by seed: mean, 95 % interval, and whether that excludes 0."""
     values, unit, lines = by_arm(rows), UNITS[rows[0]["headline"]], []
     for first, second in pairs:
-        made = statistics.paired(values[first], values[second])
+        estimate = statistics.paired(values[first], values[second])
         lines.append(
             {
                 "pair": f"{first} − {second}",
-                f"difference ({unit})": made.mean,
-                "95 % low": made.low,
-                "95 % high": made.high,
-                "seeds": made.count,
-                "against 0": statistics.compare(made),
+                f"difference ({unit})": estimate.mean,
+                "95 % low": estimate.low,
+                "95 % high": estimate.high,
+                "seeds": estimate.count,
+                "against 0": statistics.compare(estimate),
             }
         )
     return plain(pd.DataFrame(lines).set_index("pair"), 2 if unit == "points" else 3)
@@ -75,8 +75,10 @@ def save_metrics(rows: list[dict], profile: str) -> None:
     experiment, headline = rows[0]["experiment"], rows[0]["headline"]
     summary = {}
     for arm, values in by_arm(rows).items():
-        made = statistics.estimate(list(values.values())) if values else None
-        summary[arm] = {headline: round(made.mean, 4), "sd": round(made.deviation, 4)} if made else {"diverged": "all"}
+        estimate = statistics.estimate(list(values.values())) if values else None
+        summary[arm] = (
+            {headline: round(estimate.mean, 4), "sd": round(estimate.deviation, 4)} if estimate else {"diverged": "all"}
+        )
     write_json(folder / "metrics" / f"{experiment}.json", summary)
     lines = [
         (row["arm"], row["seed"], epoch["epoch"], epoch[headline])
@@ -98,13 +100,13 @@ def markdown(frame: pd.DataFrame) -> str:
 def parts(rows: list[dict], metrics: list[str]) -> pd.DataFrame:
     """Mean over the seeds of several metrics, one line per arm; none for a metric that a row lacks, as where nobody of
     that size is annotated."""
-    made: dict[str, dict[str, float]] = {}
+    means: dict[str, dict[str, float]] = {}
     for metric in metrics:
         for arm in dict.fromkeys(row["arm"] for row in rows):
-            found = [row["metrics"].get(metric) for row in rows if row["arm"] == arm and row["status"] == "finished"]
-            if found and None not in found:
-                made.setdefault(metric, {})[arm] = float(np.mean(found))
-    return plain(pd.DataFrame(made).rename_axis("arm"), 3)
+            values = [row["metrics"].get(metric) for row in rows if row["arm"] == arm and row["status"] == "finished"]
+            if values and None not in values:
+                means.setdefault(metric, {})[arm] = float(np.mean(values))
+    return plain(pd.DataFrame(means).rename_axis("arm"), 3)
 
 
 def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame:
@@ -113,20 +115,20 @@ def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame
     and the difference to `reference` paired by seed with its 95 % interval."""
     values, lines = by_arm(rows), []
     for arm, seeds in values.items():
-        own = [row for row in rows if row["arm"] == arm]
-        slopes = [row["metrics"]["slope_at_0"] for row in own if "slope_at_0" in row["metrics"]]
-        made = statistics.estimate(list(seeds.values())) if seeds else None
+        arm_rows = [row for row in rows if row["arm"] == arm]
+        slopes = [row["metrics"]["slope_at_0"] for row in arm_rows if "slope_at_0" in row["metrics"]]
+        estimate = statistics.estimate(list(seeds.values())) if seeds else None
         shared = seeds.keys() & values[reference].keys() if arm != reference else ()
         against = statistics.paired(seeds, values[reference]) if shared else None
         lines.append(
             {
                 "arm": arm,
-                "runs": len(own),
-                "mean (%)": made.mean if made else "",
-                "sd": made.deviation if made else "",
-                "collapsed": len(own) - sum(value > chance + 10 for value in seeds.values()),
+                "runs": len(arm_rows),
+                "mean (%)": estimate.mean if estimate else "",
+                "sd": estimate.deviation if estimate else "",
+                "collapsed": len(arm_rows) - sum(value > chance + 10 for value in seeds.values()),
                 "reversed": sum(slope <= 0 for slope in slopes) if slopes else "",
-                "least open": min(row["metrics"]["open_share"] for row in own if row["metrics"]) if slopes else "",
+                "least open": min(row["metrics"]["open_share"] for row in arm_rows if row["metrics"]) if slopes else "",
                 f"minus {reference}": f"{against.mean:+.2f} [{against.low:+.2f}, {against.high:+.2f}]"
                 if against
                 else "",

@@ -17,15 +17,17 @@ from ..recipe.schema import Recipe
 
 def grid(experiment: str, profile: str, arm: str) -> list[Recipe]:
     """The recipes of an arm's tuning: every rate under every seed. Raises ValueError where the profile has no grid."""
-    section, made = tuned(experiment, profile), recipe_of(experiment, profile, arm)
+    section, recipe_of_arm = tuned(experiment, profile), recipe_of(experiment, profile, arm)
     if not section:
         raise ValueError(f"{parameters_file(profile)} has no section tuning.{experiment}; write its grid there")
-    if made.optimizer not in section["learning_rates"]:
-        raise ValueError(f"tuning.{experiment}.learning_rates has no grid for {made.optimizer}, the optimizer of {arm}")
+    if recipe_of_arm.optimizer not in section["learning_rates"]:
+        raise ValueError(
+            f"tuning.{experiment}.learning_rates has no grid for {recipe_of_arm.optimizer}, the optimizer of {arm}"
+        )
     held_out = {"validation": section["validation"]}
     return [
         recipe_of(experiment, profile, arm, seed=seed, learning_rate=rate, data=held_out)
-        for rate in section["learning_rates"][made.optimizer]
+        for rate in section["learning_rates"][recipe_of_arm.optimizer]
         for seed in section["seeds"]
     ]
 
@@ -58,15 +60,15 @@ def table(experiment: str, profile: str) -> pd.DataFrame:
     if not tuned(experiment, profile):
         return pd.DataFrame()
     places = (f"results/{profile}/tuning", f"runs/{profile}/tuning")
-    found = next((rows for place in places if len(rows := judged(experiment, profile, place))), None)
-    if found is None:
+    lines = next((rows for folder in places if len(rows := judged(experiment, profile, folder))), None)
+    if lines is None:
         return pd.DataFrame()
-    means, chosen = found.groupby(["arm", "learning rate"])["held-out"].mean(), best(found)
+    means, chosen = lines.groupby(["arm", "learning rate"])["held-out"].mean(), best(lines)
     shown = {pair: f"[{mean:.1f}]" if pair[1] == chosen[pair[0]] else f"{mean:.1f}" for pair, mean in means.items()}
     return pd.Series(shown).unstack(fill_value="")
 
 
-def best(found: pd.DataFrame) -> pd.Series:
+def best(lines: pd.DataFrame) -> pd.Series:
     """arm -> the learning rate of the highest mean held-out accuracy, the smaller of equals; a diverged run is a 0."""
-    means = found.groupby(["arm", "learning rate"])["held-out"].mean()
+    means = lines.groupby(["arm", "learning rate"])["held-out"].mean()
     return means.groupby("arm").idxmax().map(lambda pair: pair[1])

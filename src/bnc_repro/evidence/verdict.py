@@ -27,59 +27,62 @@ def table(imagenet: list[dict], coco: list[dict], ablation: list[dict]) -> pd.Da
     condition of the ablation. An experiment without rows has no line."""
     paper, lines = claims(), []
 
-    def line(claim: str, claimed: str, measured: str, said: str) -> None:
-        lines.append({"claim": paper[claim]["text"], "claimed": claimed, "measured": measured, "verdict": said})
+    def line(claim: str, claimed: str, measured: str, verdict: str) -> None:
+        lines.append({"claim": paper[claim]["text"], "claimed": claimed, "measured": measured, "verdict": verdict})
 
-    for claim, rows in [*(("imagenet", own) for own in sets(imagenet)), *(("coco", own) for own in sets(coco))]:
+    for claim, rows in [
+        *(("imagenet", set_rows) for set_rows in sets(imagenet)),
+        *(("coco", set_rows) for set_rows in sets(coco)),
+    ]:
         values, unit, names = by_arm(rows), rows[0]["headline"], _estimators(rows)
-        made = {arm: statistics.estimate(list(seeds.values())) for arm, seeds in values.items() if seeds}
+        estimates = {arm: statistics.estimate(list(seeds.values())) for arm, seeds in values.items() if seeds}
         digits = 1 if unit == "top1" else 3
         shown = ", ".join(
-            f"{names[arm]} {e.mean:.{digits}f}" + f" ± {e.deviation:.{digits}f}" * (e.count > 1)
-            for arm, e in made.items()
+            f"{names[arm]} {e.mean:.{digits}f}" + (f" ± {e.deviation:.{digits}f}" if e.count > 1 else "")
+            for arm, e in estimates.items()
         )
         claimed = f"{paper[claim]['value']:g} {paper[claim]['unit']}"
         line(
             claim,
             claimed,
             f"{_data(rows)}, {'top-1' if unit == 'top1' else unit}: {shown}",
-            _reached(rows, made, paper[claim]["value"]),
+            _reached(rows, estimates, paper[claim]["value"]),
         )
     for rows in sets(imagenet):
         floors, (*_, binary) = {row["arm"] for row in rows if row["recipe"].get("network") == FLOOR}, by_arm(rows)
-        for floor, made in hypotheses.paired(rows, binary, sorted(floors)).items():
-            found = {"above": "agrees", "below": "disagrees"}.get(statistics.compare(made), "undecided")
+        for floor, estimates in hypotheses.paired(rows, binary, sorted(floors)).items():
+            verdict = {"above": "agrees", "below": "disagrees"}.get(statistics.compare(estimates), "undecided")
             names = _estimators(rows)
-            shown = f"{names[binary]} − {names[floor]} {hypotheses.shown(made, rows[0]['headline'])}"
+            shown = f"{names[binary]} − {names[floor]} {hypotheses.shown(estimates, rows[0]['headline'])}"
             line(
                 "mlp",
                 "it trains a network",
                 f"{_data(rows)}: {shown}",
-                f"{found} at this scale (the forward takes sign: preset `fixed`)",
+                f"{verdict} at this scale (the forward takes sign: preset `fixed`)",
             )
     for test in hypotheses.tests(ablation):
-        if test["name"] == "H1":
-            where = f"{_data(ablation)}{', ' * bool(test['condition'])}{test['condition']}: "
+        if test.name == "H1":
+            where = ", ".join(filter(None, (_data(ablation), test.condition))) + ": "
             numbers = ", ".join(
-                f"linear − {rival} {hypotheses.shown(e, test['headline'])}" for rival, e in test["made"].items()
+                f"linear − {rival} {hypotheses.shown(e, test.headline)}" for rival, e in test.estimates.items()
             )
-            line("linear", "above each", f"{where}{numbers}", f"{WORDS[test['verdict']]} at this scale")
+            line("linear", "above each", f"{where}{numbers}", f"{WORDS[test.verdict]} at this scale")
     for condition, rows in hypotheses.conditions(ablation).items():
-        where = f"{_data(rows)}{', ' * bool(condition)}{condition}: "
-        measured, found = _gain(rows, paper["gain"]["value"])
-        line("gain", f"+{paper['gain']['value']:g} over the best", where + measured, f"{found} at this scale")
+        where = ", ".join(filter(None, (_data(rows), condition))) + ": "
+        measured, verdict = _gain(rows, paper["gain"]["value"])
+        line("gain", f"+{paper['gain']['value']:g} over the best", where + measured, f"{verdict} at this scale")
     return pd.DataFrame(lines)
 
 
-def _reached(rows: list[dict], made: dict[str, statistics.Estimate], claimed: float) -> str:
+def _reached(rows: list[dict], estimates: dict[str, statistics.Estimate], claimed: float) -> str:
     """Whether the best binary arm's mean reaches the claimed number: only rows of the paper's own scale can say."""
     if rows[0]["profile"] != "paper":
         return "undecided at this scale: other data and a smaller network"
-    binary = {row["arm"] for row in rows if row["recipe"]["weight_binarizer"]} & made.keys()
+    binary = {row["arm"] for row in rows if row["recipe"]["weight_binarizer"]} & estimates.keys()
     if not binary:
         return "no binary network finished"
-    best = max(binary, key=lambda arm: made[arm].mean)
-    return f"{'reproduced' if made[best].mean >= claimed else 'not reproduced'} by {best}"
+    best = max(binary, key=lambda arm: estimates[arm].mean)
+    return f"{'reproduced' if estimates[best].mean >= claimed else 'not reproduced'} by {best}"
 
 
 def title(rows: list[dict]) -> str:
@@ -87,30 +90,32 @@ def title(rows: list[dict]) -> str:
     where the best soft one (by its mean) stands to the identity, which has no shape. No: H1 is supported, or the
     identity is above the best soft function, in every condition; yes: that is above both; else not decided."""
     parts, answers = [], set()
-    said = {
+    words = {
         "supported": "the learnt linear function is better than each hand-made one",
         "refuted": "a hand-made function is better than the learnt linear one",
         "undecided": "it stays open whether the learnt linear function beats each hand-made one",
     }
     for test in hypotheses.tests(rows):
-        if test["name"] != "H1" or not test["made"]:
+        if test.name != "H1" or not test.estimates:
             continue
-        rival, headline = hypotheses.hardest(test), test["headline"]
-        part = f"under {test['condition']} " * bool(test["condition"]) + said[test["verdict"]]
-        part += f" (weakest: linear − {rival} {hypotheses.shown(test['made'][rival], headline)})"
-        own = hypotheses.conditions(rows)[test["condition"]]
-        best = _best(own, leave_out="identity")
-        others = [arm for arm in ("linear", "identity") if arm in by_arm(own) and arm != best]
-        compared = hypotheses.paired(own, best, others)
-        found = {arm: statistics.compare(made) for arm, made in compared.items()}
-        if "identity" in found:
-            word = {"above": "is better than", "below": "is worse than"}.get(found["identity"], "cannot be told from")
+        rival, headline = hypotheses.hardest(test), test.headline
+        part = (f"under {test.condition} " if test.condition else "") + words[test.verdict]
+        part += f" (weakest: linear − {rival} {hypotheses.shown(test.estimates[rival], headline)})"
+        condition_rows = hypotheses.conditions(rows)[test.condition]
+        best = _best(condition_rows, leave_out="identity")
+        others = [arm for arm in ("linear", "identity") if arm in by_arm(condition_rows) and arm != best]
+        compared = hypotheses.paired(condition_rows, best, others)
+        relations = {arm: statistics.compare(estimate) for arm, estimate in compared.items()}
+        if "identity" in relations:
+            word = {"above": "is better than", "below": "is worse than"}.get(
+                relations["identity"], "cannot be told from"
+            )
             part += (
                 f", and the best soft function {word} the identity, which has no shape"
                 f" ({best} − identity {hypotheses.shown(compared['identity'], headline)})"
             )
-        without = test["verdict"] == "supported" or found.get("identity") == "below"
-        needed = test["verdict"] == "refuted" and set(found.values()) == {"above"}
+        without = test.verdict == "supported" or relations.get("identity") == "below"
+        needed = test.verdict == "refuted" and set(relations.values()) == {"above"}
         answers.add("No" if without else "Yes" if needed else "Not decided")
         parts.append(part)
     if not parts:
@@ -124,7 +129,7 @@ def undecided(rows: list[dict]) -> pd.DataFrame:
     """What these rows leave open, and what would decide it four times out of five if the difference seen is the true
     one: seeds, runs beyond those made, and their hours on the rows' device at their mean time. A hypothesis that lacks
     a condition needs that condition's arms with as many seeds as the others."""
-    found, lines = hypotheses.tests(rows), []
+    judged, lines = hypotheses.tests(rows), []
     hours = sum(row["seconds"] for row in rows) / len(rows) / 3600
     seeds, device = len({row["seed"] for row in rows}), rows[0]["device"]
 
@@ -141,44 +146,46 @@ def undecided(rows: list[dict]) -> pd.DataFrame:
             }
         )
 
-    for test in found:
-        if test["verdict"] != "undecided" or not test["made"]:
+    for test in judged:
+        if test.verdict != "undecided" or not test.estimates:
             continue
         rival = hypotheses.hardest(test)
-        made = test["made"][rival]
-        family = len(found) * (len(test["made"]) if made.mean < 0 else 1)
-        needed = statistics.pairs_needed(made.deviation, made.mean, confidence=1 - hypotheses.LEVEL / family)
-        runs = None if needed is None else max(0, needed - made.count) * (1 + len(test["made"]))
-        pair = f"{test['arm']} − {rival} {hypotheses.shown(made, test['headline'])}"
-        line(test["name"], test["condition"], pair, needed, runs)
-    arms = max((len(by_arm(own)) for own in hypotheses.conditions(rows).values()), default=0)
-    for one in hypotheses.over_conditions(found):
-        if one["verdict"] == "not run":
-            missing = ", ".join(one["missing"])
-            line(one["name"], one["condition"], f"not run: {missing}", seeds, seeds * arms * len(one["missing"]))
+        difference = test.estimates[rival]
+        family = len(judged) * (len(test.estimates) if difference.mean < 0 else 1)
+        needed = statistics.pairs_needed(
+            difference.deviation, difference.mean, confidence=1 - hypotheses.LEVEL / family
+        )
+        runs = None if needed is None else max(0, needed - difference.count) * (1 + len(test.estimates))
+        pair = f"{test.arm} − {rival} {hypotheses.shown(difference, test.headline)}"
+        line(test.name, test.condition, pair, needed, runs)
+    arms = max((len(by_arm(condition_rows)) for condition_rows in hypotheses.conditions(rows).values()), default=0)
+    for over in hypotheses.over_conditions(judged):
+        if over.verdict == "not run":
+            missing = ", ".join(over.missing)
+            line(over.name, over.condition, f"not run: {missing}", seeds, seeds * arms * len(over.missing))
     return pd.DataFrame(lines).set_index("").rename_axis(None) if lines else pd.DataFrame()
 
 
 def _best(rows: list[dict], leave_out: str = "") -> str:
     """The hand-made function of the highest mean; the one left out, if no other finished a run."""
     values = by_arm(rows)
-    made = {
+    means = {
         arm: sum(values[arm].values()) / len(values[arm])
         for arm in hypotheses.hand_made(rows)
         if values[arm] and arm != leave_out
     }
-    return max(made, key=made.__getitem__, default=leave_out)
+    return max(means, key=means.__getitem__, default=leave_out)
 
 
 def _gain(rows: list[dict], claimed: float) -> tuple[str, str]:
     """The MLP against the hand-made function of the highest mean: disagrees if the interval ends below the claimed
     gain, agrees if it does not and lies above 0."""
     best = _best(rows)
-    made = hypotheses.paired(rows, "mlp", [best]).get(best)
-    if made is None:
+    difference = hypotheses.paired(rows, "mlp", [best]).get(best)
+    if difference is None:
         return "too few finished runs", "undecided"
-    found = "disagrees" if made.high < claimed else "agrees" if made.low > 0 else "undecided"
-    return f"mlp − {best} {hypotheses.shown(made, rows[0]['headline'])}", found
+    verdict = "disagrees" if difference.high < claimed else "agrees" if difference.low > 0 else "undecided"
+    return f"mlp − {best} {hypotheses.shown(difference, rows[0]['headline'])}", verdict
 
 
 def _estimators(rows: list[dict]) -> dict[str, str]:

@@ -4,7 +4,7 @@ It opens every picture. `check_images` reads the layout of torchvision's ImageFo
 for each class in both), `check_keypoints` COCO's (annotations/person_keypoints_SPLIT.json and the pictures in
 SPLIT/). Nothing is changed; the command writes a manifest of the readable pictures beside class folders.
 
-A finding is something that would stop, spoil or silently shrink a data set. Pictures in CMYK or turned
+A finding is something that would stop, spoil or silently shrink a data set. Pictures in CMYK, of 16 bits or turned
 by their EXIF tag are read correctly, so they are notes, not findings.
 """
 
@@ -108,5 +108,9 @@ def _open(path):
         if opened.mode not in ("RGB", "L"):
             return None, size, f"{path} is stored as {opened.mode} and read as RGB"
         if opened.getexif().get(EXIF_ORIENTATION, 1) != 1:
-            return None, size, f"{path} is turned by its EXIF tag and read as stored"
+            return (
+                None,
+                size,
+                f"{path} is turned by its EXIF tag: read upright in class folders, as stored in keypoint sets",
+            )
     return None, size, None

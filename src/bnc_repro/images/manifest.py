@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from ..training.checkpoint import atomic
@@ -38,6 +39,29 @@ def read(root: Path) -> dict[str, int] | None:
         return None
     with (root / NAME).open(newline="") as file:
         return {row["path"]: int(row["bytes"]) for row in csv.DictReader(file)}
+
+
+def changed(root: Path) -> dict[str, str]:
+    """The listed files that are not what the manifest says any more: path -> sha256 now, "" where the file is gone.
+
+    Only files that were touched after the manifest was written, or last found true, are read again.
+    """
+    target = root / NAME
+    since, newer, different = target.stat().st_mtime_ns, 0, {}
+    with target.open(newline="") as file:
+        for row in csv.DictReader(file):
+            path = root / row["path"]
+            if not path.is_file():
+                different[row["path"]] = ""
+            elif max(path.stat().st_mtime_ns, path.stat().st_ctime_ns) > since:
+                newer += 1
+                now = hashlib.sha256(path.read_bytes()).hexdigest()
+                if now != row["sha256"]:
+                    different[row["path"]] = now
+    if newer and not different:
+        with suppress(OSError):  # of a read-only folder, whose files are read at each start
+            os.utime(target)
+    return different
 
 
 def missing_pictures(root: Path, split: str, files: Iterable[str]) -> list[str]:
@@ -78,4 +102,4 @@ def bad_pictures(root: Path, files: Sequence[str]) -> dict[str, str]:
             return None
 
     with ThreadPoolExecutor() as pool:
-        return {path: found for path, found in zip(files, pool.map(fault, files), strict=True) if found}
+        return {path: sentence for path, sentence in zip(files, pool.map(fault, files), strict=True) if sentence}

@@ -5,12 +5,10 @@ import struct
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import v2
-
-from ..recipe.schema import Data
 
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -33,7 +31,7 @@ def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
     try:
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened) if exif_rotation else opened
-            return picture.convert("RGB")
+            return _eight_bits(picture, path).convert("RGB")
     except UnidentifiedImageError:
         raise ValueError(
             f"{path} is not a picture that Pillow can read: copy it again, convert it to JPEG or PNG, or remove it"
@@ -42,6 +40,17 @@ def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
         raise ValueError(f"picture {path} may not be read: change its permissions (chmod +r)") from None
     except _DECODER_ERRORS as error:
         raise ValueError(f"picture {path} is damaged or cut off ({error}): copy it again") from None
+
+
+def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
+    """A picture of 16 bits in the 8 that networks see, by its upper byte; others as they are. Raises ValueError for
+    floating point numbers, whose black and white nobody knows, and for more than 16 bits."""
+    if not picture.mode.startswith(("I", "F")):
+        return picture
+    values = np.asarray(picture)
+    if picture.mode.startswith("F") or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+        raise ValueError(f"picture {path} holds {picture.mode} numbers beyond 16 bits: convert it to 8 or 16 bits")
+    return Image.fromarray((values >> 8 if values.max(initial=0) > 255 else values).astype(np.uint8))
 
 
 # channel means and deviations of ImageNet's pixels, 0..255, and those of each kind of data
@@ -66,10 +75,3 @@ def normalise(images: Tensor, kind: str, light: Tensor | None = None) -> Tensor:
 @lru_cache
 def _statistics(kind: str, device: torch.device) -> list[Tensor]:
     return [torch.tensor(values, device=device).view(1, -1, 1, 1) for values in STATISTICS[kind]]
-
-
-def picture(file: Path, data: Data) -> Tensor:
-    """A picture file of any size as an image of this set: uint8 (C, H, W). Raises ValueError if unreadable."""
-    colours = "L" if len(STATISTICS[data.kind][0]) == 1 else "RGB"
-    image = read(file).convert(colours)
-    return v2.functional.resize(v2.functional.pil_to_tensor(image), list(data.image_size), antialias=True)

@@ -5,7 +5,6 @@ shift, flip and lighting of image i in epoch e depend on (seed, e, i) alone: not
 Legend: N images, C channels, H and W rows and columns in px.
 """
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -19,8 +18,9 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from ..recipe.schema import EXPECTED, Data
+from ..training.progress import log
 from . import manifest
-from .pictures import read
+from .pictures import STATISTICS, read
 
 # ImageNet's colour covariance (Krizhevsky et al. 2012): eigenvalues, and eigenvectors as columns, RGB in 0..1
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
@@ -39,9 +39,9 @@ def load(data: Data, train: bool) -> "ImageArrays | ImageFolders":
         if data.in_memory or data.kind == "cifar10":
             return _decoded(root, data, train)
         return ImageFolders(root, data, train)
-    made = {"fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[data.kind]
+    source_class = {"fashion_mnist": FashionMNIST, "cifar10": datasets.CIFAR10}[data.kind]
     try:
-        source = made(root, train=train or data.validation > 0)
+        source = source_class(root, train=train or data.validation > 0)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
         raise ValueError(f"{complaint}; what is there is incomplete or damaged ({error})") from error
     images = torch.as_tensor(source.data)
@@ -51,20 +51,42 @@ def load(data: Data, train: bool) -> "ImageArrays | ImageFolders":
     return ImageArrays(images, torch.as_tensor(source.targets), source.classes, data, train)
 
 
+class FashionMNIST(datasets.FashionMNIST):
+    """torchvision's, which never takes the unpickled `processed/` of its older releases in place of `raw/`."""
+
+    def _check_legacy_exist(self) -> bool:
+        return False
+
+
+def as_judged(data: Data) -> v2.Transform:
+    """What makes an image of the judged set out of a picture: class folders are resized and cropped at the centre,
+    images that are held in memory are resized to their size. PIL picture -> uint8 (C, H, W)."""
+    size = list(data.image_size)
+    if data.kind == "imagefolder" and not data.in_memory:
+        resized = v2.Resize(round(size[0] * 256 / 224), antialias=True)
+        return v2.Compose([v2.PILToTensor(), resized, v2.CenterCrop(size)])
+    return v2.Compose([v2.PILToTensor(), v2.Resize(size, antialias=True)])
+
+
+def picture(file: str | Path, data: Data) -> Tensor:
+    """A picture file as an image of the judged set: uint8 (C, H, W), upright. Raises ValueError if unreadable."""
+    image = read(file, exif_rotation=True)
+    grey = len(STATISTICS[data.kind][0]) == 1
+    return as_judged(data)(image.convert("L") if grey else image)
+
+
 def _decoded(root: Path, data: Data, train: bool) -> "ImageArrays":
     files, labels, classes = _listed(root, data, train)
-    whole = replace(data, train_limit=0, validation=0.0)  # they are chosen already
+    all_of_them = replace(data, train_limit=0, validation=0.0)  # they are chosen already
     stamps = tuple(Path(file).stat().st_mtime_ns for file in files)
-    return ImageArrays(_pixels(tuple(files), stamps, data.image_size), labels, classes, whole, train)
+    return ImageArrays(_pixels(tuple(files), stamps, data.image_size), labels, classes, all_of_them, train)
 
 
 @lru_cache(maxsize=4)  # a run's two sets, and those of the run before
 def _pixels(files: tuple[str, ...], stamps: tuple[int, ...], size: tuple[int, int]) -> Tensor:
-    def one(file: str) -> Tensor:
-        return v2.functional.resize(v2.functional.pil_to_tensor(read(file)), list(size), antialias=True)
-
+    resized = Data(kind="cifar10", image_size=size)
     with ThreadPoolExecutor() as pool:
-        return torch.stack(list(pool.map(one, files)))
+        return torch.stack(list(pool.map(lambda file: picture(file, resized), files)))
 
 
 def _listed(root: Path, data: Data, train: bool) -> tuple[list[str], Tensor, list[str]]:
@@ -94,7 +116,7 @@ def _listed(root: Path, data: Data, train: bool) -> tuple[list[str], Tensor, lis
             "that a run may do without"
         )
     for sentence in bad.values():
-        print(f"{sentence}; left out of training", file=sys.stderr, flush=True)
+        log.warning(f"{sentence}; left out of training")
     kept = [i for i in kept if files[i] not in bad]
     return [files[i] for i in kept], labels[kept], source.classes
 
@@ -184,9 +206,9 @@ class ImageFolders(Dataset):
         self.bad, self.most_bad = set(), int(data.max_bad_share * len(self.files)) if train else 0
         size = list(data.image_size)
         crop = [v2.RandomResizedCrop(size, scale=(0.08, 1), antialias=True), v2.RandomHorizontalFlip()]
-        centre = [v2.Resize(round(size[0] * 256 / 224), antialias=True), v2.CenterCrop(size)]
         augmented = {"crop": crop, "flip": [v2.Resize(size), v2.RandomHorizontalFlip()]}
-        self.transform = v2.Compose([v2.PILToTensor(), *(augmented.get(data.augment, centre) if train else centre)])
+        varied = train and data.augment in augmented
+        self.transform = v2.Compose([v2.PILToTensor(), *augmented[data.augment]]) if varied else as_judged(data)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -207,7 +229,7 @@ class ImageFolders(Dataset):
 
     def _item(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
         try:
-            opened = read(self.files[i])
+            opened = read(self.files[i], exif_rotation=True)
         except ValueError as error:
             self.bad.add(i)
             if len(self.bad) > self.most_bad:
@@ -215,7 +237,7 @@ class ImageFolders(Dataset):
                     f"{error}; that makes {len(self.bad)}, data.max_bad_share allows {self.most_bad} to be replaced"
                 ) from error
             count = f"{len(self.bad)} of {self.most_bad}"
-            print(f"{error}; replaced by the next one ({count})", file=sys.stderr, flush=True)
+            log.warning(f"{error}; replaced by the next one ({count})")
             return self._item((i + 1) % len(self))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((*self.seed, i)))

@@ -16,8 +16,8 @@ from ..training import distributed
 from ..training.loader import loader
 from ..training.task import Task, build_network, on_device
 from .networks import CLASSIFIERS
-from .pictures import STATISTICS, normalise, picture
-from .sets import ImageArrays, ImageFolders, load
+from .pictures import STATISTICS, normalise
+from .sets import ImageArrays, ImageFolders, load, picture
 
 EVALUATION_BATCH = 500
 
@@ -69,8 +69,8 @@ def accuracy(
     """{"top1": %, "top5": %, "test_loss"} over every image of `test_set`, each counted by one process."""
     network.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=device)
-    own = distributed.share(len(test_set))
-    for batch in loader(test_set, own, EVALUATION_BATCH, recipe.data.workers, device):
+    share = distributed.share(len(test_set))
+    for batch in loader(test_set, share, EVALUATION_BATCH, recipe.data.workers, device):
         logits, labels = network(normalise(batch["image"], recipe.data.kind)), batch["label"]
         sums += torch.stack(
             [
@@ -90,7 +90,7 @@ def accuracy(
 def predict_pictures(
     network: nn.Module, recipe: Recipe, labels: list[str], files: list[Path], device: torch.device
 ) -> Iterator[dict]:
-    """{"classes": probability by label, the five best first} of each picture file, resized as the training images."""
+    """{"classes": probability by label, the five best first} of each picture file, seen as evaluation sees them."""
     network.eval()
     for file in files:
         image = picture(file, recipe.data).to(device)[None]

@@ -121,14 +121,14 @@ def prove(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> tuple[li
 @torch.no_grad()
 def first_nonfinite(network: nn.Module, forward: Callable[[], Tensor]) -> str | None:
     """The first layer, in the order of `forward`, whose parameters or output are not finite; None: all are."""
-    found, handles = [], []
+    broken_places, handles = [], []
 
     def look(name: str, layer: nn.Module, output: Tensor) -> None:
         broken = [key for key, value in layer.named_parameters(recurse=False) if not value.isfinite().all()]
         if broken:
-            found.append(f"{name}.{broken[0]}".lstrip("."))
+            broken_places.append(f"{name}.{broken[0]}".lstrip("."))
         elif isinstance(output, Tensor) and not output.isfinite().all():
-            found.append(f"the output of {name}")
+            broken_places.append(f"the output of {name}")
 
     for name, module in network.named_modules():
         if all(isinstance(child, Binarizer) for child in module.children()):
@@ -136,7 +136,7 @@ def first_nonfinite(network: nn.Module, forward: Callable[[], Tensor]) -> str | 
     forward()
     for handle in handles:
         handle.remove()
-    return found[0] if found else None
+    return broken_places[0] if broken_places else None
 
 
 def _binary_weights(network: nn.Module) -> list[tuple[_BinaryOperands, Binarizer]]:

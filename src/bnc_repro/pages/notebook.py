@@ -30,9 +30,9 @@ def execute(name: str, profile: str) -> Path:
 
     known("notebook", name, STAGES)
     source = project_root() / "notebooks" / f"{name}.ipynb"
-    given = parameters(name, profile)
+    values = parameters(name, profile)
     declared = declared_parameters(source)
-    unknown = sorted(set(given) - set(declared))
+    unknown = sorted(set(values) - set(declared))
     if unknown:
         raise ValueError(
             f"{source.name} does not declare the parameter {', '.join(unknown)}; declared: {', '.join(declared)}. "
@@ -43,7 +43,7 @@ def execute(name: str, profile: str) -> Path:
     papermill.execute_notebook(
         source,
         target,
-        given,
+        values,
         cwd=project_root(),
         kernel_name="python3",
         log_output=True,

@@ -31,7 +31,11 @@ def publish() -> list[Path]:
         for name, recipes in _wanted(profile).items():
             folder = root / "results" / profile / name
             folders = {recipe.data.folder for recipe, _ in recipes}
-            data = {place: data_fingerprint(place) for place in folders if place.is_dir()}
+            data = {
+                folder_of_data: data_fingerprint(folder_of_data)
+                for folder_of_data in folders
+                if folder_of_data.is_dir()
+            }
             there = {
                 folder_of(recipe, data=data[recipe.data.folder]) / "row.json": fields
                 for recipe, fields in recipes
@@ -101,22 +105,22 @@ def write_pages(root: Path) -> list[Path]:
 def published_rows(profile: str = "sample") -> list[list[dict]]:
     """The published rows of the three experiments, [] for one that a profile has not run yet. Raises ValueError when
     the sample lacks one."""
-    found = [published(profile, experiment) for experiment in EXPERIMENTS]
-    if profile == "sample" and not all(found):
+    experiments = [published(profile, experiment) for experiment in EXPERIMENTS]
+    if profile == "sample" and not all(experiments):
         raise ValueError("results/sample lacks an experiment's rows: run `make repro`, then `make publish`")
-    return found
+    return experiments
 
 
 def with_results(text: str) -> str:
     """`text` with what the published rows say between their marks: verdicts, the title's question, costs."""
     sample, small = published_rows(), published_rows("small")
     times = tables.times([rows for rows in [*sample, *small] if rows])
-    found = {
+    blocks = {
         "verdict": tables.markdown(verdict.table(*sample)),
         "times": tables.markdown(times),
         "small": f"{tables.markdown(verdict.table(*small))}\n\n{verdict.title(small[2])}",
     }
-    for name, lines in found.items():
+    for name, lines in blocks.items():
         begin, end = (mark.format(name) for mark in MARKS)
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{lines}\n{end}{rest.partition(end)[2]}"
@@ -128,12 +132,12 @@ def keep_outputs(executed: Path, source: Path) -> Path:
 
     Raises ValueError if a cell's text differs: the outputs would not be its own.
     """
-    done = {cell["id"]: cell for cell in nbformat.read(executed, 4).cells}
+    executed_cells = {cell["id"]: cell for cell in nbformat.read(executed, 4).cells}
     kept = nbformat.read(source, 4)
     for count, cell in enumerate([cell for cell in kept.cells if cell.cell_type == "code"], 1):
-        if cell.id not in done or done[cell.id].source != cell.source:
+        if cell.id not in executed_cells or executed_cells[cell.id].source != cell.source:
             raise ValueError(f"{source.name}, cell {cell.id}: changed since it was run; run `make repro` first")
-        cell.outputs, cell.execution_count = _stable(done[cell.id], count), count
+        cell.outputs, cell.execution_count = _stable(executed_cells[cell.id], count), count
     nbformat.write(kept, source)
     return source
 

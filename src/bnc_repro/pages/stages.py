@@ -23,9 +23,9 @@ def notebook_modules(name: str) -> list[str]:
             base = module.partition(".")[2]
             imported |= {base} | {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
     skipped = {"run", "run.execute", "run.judge", "run.tasks"}  # whose imports are those of every experiment
-    own = closure({module for module in imported - skipped if module and file_of(module)}, skipped)
+    imported_by_cells = closure({module for module in imported - skipped if module and file_of(module)}, skipped)
     read = EXPERIMENTS if name == "04-verdict" else filter(None, [notebook.STAGES[name]])
-    return sorted({"__main__", *own}.union(*map(modules, read)))
+    return sorted({"__main__", *imported_by_cells}.union(*map(modules, read)))
 
 
 def write_code(folder: Path, profile: str) -> list[Path]:

@@ -41,20 +41,20 @@ def _check_split(folder, split, notes):
         return [str(error)]
     findings = []
     for part in ("images", "annotations"):
-        incomplete = sum("id" not in one for one in document[part])
+        incomplete = sum("id" not in entry for entry in document[part])
         if incomplete:
             return [f"{file}: {incomplete} of the {part} have no id: give each a number of its own"]
-        used = Counter(one["id"] for one in document[part])
+        used = Counter(entry["id"] for entry in document[part])
         findings += [
-            f"{file}: id {one} is used by {times} {part}: give each a number of its own"
-            for one, times in used.items()
+            f"{file}: id {entry} is used by {times} {part}: give each a number of its own"
+            for entry, times in used.items()
             if times > 1
         ]
     findings += faults(folder, split)
 
-    listed = [one for one in document["images"] if {"file_name", "width", "height"} <= one.keys()]
-    present = [one for one in listed if (folder / split / one["file_name"]).is_file()]
-    seen = look_at_pictures([folder / split / one["file_name"] for one in present], notes)
+    listed = [entry for entry in document["images"] if {"file_name", "width", "height"} <= entry.keys()]
+    present = [entry for entry in listed if (folder / split / entry["file_name"]).is_file()]
+    seen = look_at_pictures([folder / split / entry["file_name"] for entry in present], notes)
     for image, (fault, size) in zip(present, seen):
         if fault:
             findings.append(fault)

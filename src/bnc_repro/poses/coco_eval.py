@@ -192,9 +192,9 @@ def read_results(
     file: str | os.PathLike, images: Collection[int], listed_in: Path, skeleton: Skeleton = COCO_PERSON
 ) -> list[dict]:
     """The entries of a results file over pictures with these ids. Raises ValueError as `evaluate` does."""
-    found = _load_list(Path(file), "results file")
-    _check_results(found, f"results file {file}", images, skeleton, listed_in)
-    return found
+    entries = _load_list(Path(file), "results file")
+    _check_results(entries, f"results file {file}", images, skeleton, listed_in)
+    return entries
 
 
 def evaluate(
@@ -223,30 +223,34 @@ def evaluate(
     skeleton = skeleton or of_category(category, file)
     _check_results(results, where, {image["id"] for image in document["images"]}, skeleton, file)
     document["categories"] = [category]
-    document["annotations"] = [dict(one) for one in document["annotations"] if one.get("category_id") == category["id"]]
+    document["annotations"] = [
+        dict(entry) for entry in document["annotations"] if entry.get("category_id") == category["id"]
+    ]
     if ids is not None:
         wanted = set(np.asarray(ids).tolist())
-        document["annotations"] = [one for one in document["annotations"] if one["id"] in wanted]
-    for one in document["annotations"]:
-        one.setdefault("iscrowd", 0)
-        if "num_keypoints" not in one:
-            one["num_keypoints"] = int(np.count_nonzero(one["keypoints"][2::3]))
-        if "area" not in one:
-            if one["num_keypoints"] and not one["iscrowd"]:
-                raise ValueError(f"{file}: annotation {one['id']} has no area, which OKS needs: add it, or measure PCK")
-            one["area"] = float(np.prod(one.get("bbox", (0, 0, 0, 0))[2:]))  # of one that nobody is compared with
+        document["annotations"] = [entry for entry in document["annotations"] if entry["id"] in wanted]
+    for entry in document["annotations"]:
+        entry.setdefault("iscrowd", 0)
+        if "num_keypoints" not in entry:
+            entry["num_keypoints"] = int(np.count_nonzero(entry["keypoints"][2::3]))
+        if "area" not in entry:
+            if entry["num_keypoints"] and not entry["iscrowd"]:
+                raise ValueError(
+                    f"{file}: annotation {entry['id']} has no area, which OKS needs: add it, or measure PCK"
+                )
+            entry["area"] = float(np.prod(entry.get("bbox", (0, 0, 0, 0))[2:]))  # of one that nobody is compared with
     with contextlib.redirect_stdout(io.StringIO()):
         truth: Any = COCO()
         truth.dataset = document
         truth.createIndex()
         if results:
-            found = truth.loadRes([dict(one) for one in results])  # pycocotools writes into what it is given
+            detected = truth.loadRes([dict(entry) for entry in results])  # pycocotools writes into what it is given
         else:
             warnings.warn(f"{where} hold no person: AP is 0", stacklevel=2)
-            found: Any = COCO()  # loadRes([]) would fail
-            found.dataset = {**document, "annotations": []}
-            found.createIndex()
-        judge = COCOeval(truth, found, "keypoints")
+            detected: Any = COCO()  # loadRes([]) would fail
+            detected.dataset = {**document, "annotations": []}
+            detected.createIndex()
+        judge = COCOeval(truth, detected, "keypoints")
         judge.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         judge.evaluate()
         judge.accumulate()
@@ -271,25 +275,25 @@ def _check_results(
     results: list[dict], where: str, known: Collection[int], skeleton: Skeleton, annotations: Path
 ) -> None:
     count = len(skeleton.names)
-    for row, one in enumerate(results):
-        if not {"image_id", "category_id", "keypoints", "score"} <= one.keys():
+    for row, entry in enumerate(results):
+        if not {"image_id", "category_id", "keypoints", "score"} <= entry.keys():
             raise ValueError(
                 f"{where}: entry {row} lacks image_id, category_id, keypoints or score: write it in COCO's results form"
             )
-        name = f"{where}: entry {row} (image {one['image_id']})"
-        if one["image_id"] not in known:
+        name = f"{where}: entry {row} (image {entry['image_id']})"
+        if entry["image_id"] not in known:
             raise ValueError(f"{name} is of an image that {annotations} does not list: take the results of this split")
-        if one["category_id"] != skeleton.category:
+        if entry["category_id"] != skeleton.category:
             raise ValueError(
-                f"{name} is of category {one['category_id']}, the keypoints of {annotations} are of "
+                f"{name} is of category {entry['category_id']}, the keypoints of {annotations} are of "
                 f"category {skeleton.category}: write that number, or take the results of this data set"
             )
-        if len(one["keypoints"]) != 3 * count:
+        if len(entry["keypoints"]) != 3 * count:
             raise ValueError(
-                f"{name} has {len(one['keypoints'])} keypoint numbers, not 3 x {count}: "
+                f"{name} has {len(entry['keypoints'])} keypoint numbers, not 3 x {count}: "
                 "use the skeleton that the results were made with"
             )
-        if not all(map(math.isfinite, [*one["keypoints"], one["score"]])):
+        if not all(map(math.isfinite, [*entry["keypoints"], entry["score"]])):
             raise ValueError(
                 f"{name} has a number that is not finite: remove the entry, "
                 "or predict again from a checkpoint that has not diverged"

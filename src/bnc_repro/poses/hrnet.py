@@ -55,9 +55,9 @@ class Exchange(nn.Module):
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         xs = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
         received = []
-        for own, conversions, activation in zip(xs, self.given, self.activations, strict=False):
+        for branch, conversions, activation in zip(xs, self.given, self.activations, strict=False):
             assert isinstance(conversions, nn.ModuleDict)
-            received.append(activation(own + sum(convert(xs[int(there)]) for there, convert in conversions.items())))
+            received.append(activation(branch + sum(convert(xs[int(there)]) for there, convert in conversions.items())))
         return received
 
 

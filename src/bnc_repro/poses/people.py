@@ -87,7 +87,7 @@ def _parsed(file: Path, modified_ns: int, size: int) -> dict:
 
 def category_of(document: dict) -> dict:
     """The annotation file's first category with keypoints, the one that everything here is about."""
-    return next(one for one in document["categories"] if "keypoints" in one)
+    return next(category for category in document["categories"] if "keypoints" in category)
 
 
 def faults(root: str | os.PathLike, split: str, skeleton: Skeleton | None = None) -> list[str]:
@@ -104,7 +104,7 @@ def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton | None)
         yield str(error)
         return
     count = len(skeleton.names)
-    if any("id" not in one for one in [*document["images"], *document["annotations"]]):
+    if any("id" not in entry for entry in [*document["images"], *document["annotations"]]):
         yield f"{file} has images or annotations without an id: give each a number of its own"
         return
     if len(category["keypoints"]) != count:
@@ -124,18 +124,18 @@ def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton | None)
                 f"{file}: image {image['id']} is listed, but {folder / image['file_name']} is missing: "
                 f"copy the pictures to {folder} again, or remove the image from the file"
             )
-    for one in document["annotations"]:
-        if one.get("category_id") != category["id"]:
+    for entry in document["annotations"]:
+        if entry.get("category_id") != category["id"]:
             continue
-        where = f"{file}: annotation {one['id']}"
-        if "keypoints" not in one:
+        where = f"{file}: annotation {entry['id']}"
+        if "keypoints" not in entry:
             yield f"{where} has no keypoints: take person_keypoints_*.json, or remove the annotation"
-        elif len(one["keypoints"]) != 3 * count:
-            yield f"{where} has {len(one['keypoints'])} keypoint numbers, not 3 x {count}: mend or remove it"
-        elif one.get("image_id") not in images:
-            yield f"{where} has image {one.get('image_id')}, which is not listed: add the image or remove it"
-        elif _is_person(one) and "width" in (image := images[one["image_id"]]):
-            box = one.get("bbox", [0, 0, 0, 0])
+        elif len(entry["keypoints"]) != 3 * count:
+            yield f"{where} has {len(entry['keypoints'])} keypoint numbers, not 3 x {count}: mend or remove it"
+        elif entry.get("image_id") not in images:
+            yield f"{where} has image {entry.get('image_id')}, which is not listed: add the image or remove it"
+        elif _is_person(entry) and "width" in (image := images[entry["image_id"]]):
+            box = entry.get("bbox", [0, 0, 0, 0])
             if min(box[2:]) <= 0:
                 yield f"{where} (image {image['id']}) has a box of no area {box}: correct or remove it"
             elif min(cut_box(box, image["width"], image["height"])[2:]) <= 0:
@@ -145,10 +145,14 @@ def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton | None)
                 )
 
 
-def _is_person(one: dict) -> bool:
+def _is_person(annotation: dict) -> bool:
     """COCO's rule for training and for evaluation with true boxes: no crowd, some labelled keypoint."""
-    labelled = one["num_keypoints"] if "num_keypoints" in one else np.count_nonzero(one["keypoints"][2::3])
-    return bool(labelled > 0) and not one.get("iscrowd", 0)
+    labelled = (
+        annotation["num_keypoints"]
+        if "num_keypoints" in annotation
+        else np.count_nonzero(annotation["keypoints"][2::3])
+    )
+    return bool(labelled > 0) and not annotation.get("iscrowd", 0)
 
 
 def read_people(root: str | os.PathLike, split: str, skeleton: Skeleton | None = None) -> People:
@@ -159,21 +163,29 @@ def read_people(root: str | os.PathLike, split: str, skeleton: Skeleton | None =
         raise ValueError(wrong[0] + (f" ({len(wrong) - 1} more faults like it)" if len(wrong) > 1 else ""))
     category = category_of(document)
     images = {image["id"]: image for image in document["images"]}
-    chosen = [one for one in document["annotations"] if one.get("category_id") == category["id"] and _is_person(one)]
+    chosen = [
+        annotation
+        for annotation in document["annotations"]
+        if annotation.get("category_id") == category["id"] and _is_person(annotation)
+    ]
     if not chosen:
         raise ValueError(f"{file} has no person with a labelled keypoint, crowds aside: take another split")
-    pictured = [images[one["image_id"]] for one in chosen]
-    keypoints = np.array([one["keypoints"] for one in chosen], np.float64).reshape(len(chosen), -1, 3)
+    pictured = [images[annotation["image_id"]] for annotation in chosen]
+    keypoints = np.array([annotation["keypoints"] for annotation in chosen], np.float64).reshape(len(chosen), -1, 3)
     return People(
         paths=np.array([str(folder / image["file_name"]) for image in pictured]),
         image_ids=np.array([image["id"] for image in pictured]),
-        ids=np.array([one["id"] for one in chosen]),
+        ids=np.array([annotation["id"] for annotation in chosen]),
         boxes_px=np.array(
-            [cut_box(one["bbox"], image["width"], image["height"]) for one, image in zip(chosen, pictured)], np.float64
+            [
+                cut_box(annotation["bbox"], image["width"], image["height"])
+                for annotation, image in zip(chosen, pictured)
+            ],
+            np.float64,
         ),
         joints_px=keypoints[..., :2],
         visible=keypoints[..., 2].astype(np.int64),
-        areas_px2=np.array([one.get("area", np.nan) for one in chosen], np.float64),
+        areas_px2=np.array([annotation.get("area", np.nan) for annotation in chosen], np.float64),
         picture_sizes=np.array([(image["height"], image["width"]) for image in pictured]),
         box_scores=np.ones(len(chosen)),
     )

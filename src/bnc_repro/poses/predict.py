@@ -38,17 +38,17 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints (N, K, 2) in px of the pictures and their scores (N, K), one row per person of `crops`."""
     network.eval()
-    own, points, scores = distributed.share(len(crops)), [], []
-    for batch in loader(crops, own, EVALUATION_BATCH, recipe.data.workers, device):
+    share, points, scores = distributed.share(len(crops)), [], []
+    for batch in loader(crops, share, EVALUATION_BATCH, recipe.data.workers, device):
         x = normalise(batch["image"], "coco")
         heatmaps = to_maps(network(x), recipe)
         if recipe.pose.flip_test:
             mirrored = flip_back(to_maps(network(x.flip(-1)), recipe), crops.skeleton)
             heatmaps = (heatmaps + mirrored) / 2
-        found, certain = decode(heatmaps.float(), recipe.data.image_size, recipe.pose.decode)
-        points += list(to_image(found, batch["matrix"]).cpu().numpy())
+        coordinates, certain = decode(heatmaps.float(), recipe.data.image_size, recipe.pose.decode)
+        points += list(to_image(coordinates, batch["matrix"]).cpu().numpy())
         scores += list(certain.cpu().numpy())
-    order = np.argsort(distributed.gathered(own))
+    order = np.argsort(distributed.gathered(share))
     return np.array(distributed.gathered(points))[order], np.array(distributed.gathered(scores))[order]
 
 
@@ -67,16 +67,20 @@ def judge(root: Path, crops: CropBatches, points: np.ndarray, scores: np.ndarray
     """COCOeval's six numbers for predictions made in the people's true boxes, and by keypoint the mean similarity to
     the truth, OKS of that joint alone, where the people have areas; PCK, the share of joints within 0.2 torsos (left
     shoulder to right hip) of the truth over the people whose torso is labelled, if joints are so named."""
-    found, people = {}, crops.people
+    measures, people = {}, crops.people
     if has_areas(people):
-        found = average_precision(root, crops, points, scores)
+        measures = average_precision(root, crops, points, scores)
         each = similarity(people, points, crops.skeleton)[1]
         named = zip(crops.skeleton.names, each.tolist(), strict=True)
-        found["by_keypoint"] = {name: round(value, 4) for name, value in named if value == value}  # nan: nobody has it
-    lengths_px, whole = torsos_px(people, crops.skeleton.names)
-    if whole.any():
-        found["PCK"] = pck(points[whole], people.joints_px[whole], people.visible[whole], lengths_px[whole])
-    return found
+        measures["by_keypoint"] = {
+            name: round(value, 4) for name, value in named if value == value
+        }  # nan: nobody has it
+    lengths_px, measurable = torsos_px(people, crops.skeleton.names)
+    if measurable.any():
+        measures["PCK"] = pck(
+            points[measurable], people.joints_px[measurable], people.visible[measurable], lengths_px[measurable]
+        )
+    return measures
 
 
 def average_precision(root: Path, crops: CropBatches, points: np.ndarray, scores: np.ndarray) -> dict:

@@ -111,8 +111,8 @@ def of_category(category: dict, file: str | Path) -> Skeleton:
     `flip_pairs` where no name says left or right. Raises ValueError, naming the file, for what is missing or wrong."""
     names, where = tuple(category["keypoints"]), f"{file}: category {category['id']}"
     if names == COCO_PERSON.names:
-        found = replace(COCO_PERSON, category=category["id"])
-        return replace(found, sigmas=tuple(category["sigmas"])) if "sigmas" in category else found
+        skeleton = replace(COCO_PERSON, category=category["id"])
+        return replace(skeleton, sigmas=tuple(category["sigmas"])) if "sigmas" in category else skeleton
     if "sigmas" not in category:
         raise ValueError(
             f"{where} has {len(names)} keypoints that are not COCO's 17 and says no sigmas, which OKS needs: "

@@ -54,19 +54,19 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         detected = CropBatches(root, VALIDATION, people=boxes, skeleton=judged.skeleton, **options)
 
     def evaluate(predicted: Callable[[CropBatches], tuple[np.ndarray, np.ndarray]]) -> dict:
-        found = judge(root, judged, *predicted(judged))
+        measures = judge(root, judged, *predicted(judged))
         if detected is not None:
             with_detector = average_precision(root, detected, *predicted(detected))
-            found |= {f"{name}_detected": value for name, value in with_detector.items()}
-        return found
+            measures |= {f"{name}_detected": value for name, value in with_detector.items()}
+        return measures
 
     def examples(network: nn.Module) -> list:
         chosen = some_people(judged, predict(network, judged, recipe, device)[0])
-        batch = judged.batch([one.pop("row") for one in chosen])
+        batch = judged.batch([person.pop("row") for person in chosen])
         with torch.no_grad():
             maps = to_maps(network(normalise(batch["image"].to(device), "coco")), recipe).float().amax(1)
-        for one, heat, matrix in zip(chosen, maps.cpu(), batch["matrix"], strict=True):
-            one |= {
+        for person, heat, matrix in zip(chosen, maps.cpu(), batch["matrix"], strict=True):
+            person |= {
                 "heat": [[round(value, 2) for value in line] for line in heat.tolist()],
                 "crop": crop_box_px(matrix, recipe.data.image_size),
             }
@@ -86,7 +86,7 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
             lambda _: evaluate(guess),
             recipe.pose.headline,
             names,
-            examples=lambda _: [one for one in some_people(judged, guess(judged)[0]) if one.pop("row") >= 0],
+            examples=lambda _: [person for person in some_people(judged, guess(judged)[0]) if person.pop("row") >= 0],
         )
 
     compare = LOSSES[recipe.pose.loss]

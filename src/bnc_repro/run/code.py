@@ -35,24 +35,24 @@ def imports(module: str, package: Path | None = None) -> set[str]:
     file = file_of(module, package)
     assert file is not None, module
     folder = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             parts = [*folder[: len(folder) - node.level + 1], *(node.module or "").split(".")]
             base = ".".join(filter(None, parts))
-            found |= {base} | {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
-    found |= {name.rpartition(".")[0] for name in found | {module}}
-    return {name for name in found if name and file_of(name, package)} - {module}
+            names |= {base} | {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+    names |= {name.rpartition(".")[0] for name in names | {module}}
+    return {name for name in names if name and file_of(name, package)} - {module}
 
 
 def closure(start: set[str], without: set[str], package: Path | None = None) -> list[str]:
     """The modules `start` and all that they import within the package, directly or not, in alphabetical order; those
     in `without` are not entered."""
-    found, waiting = set(start), set(start)
+    modules_found, waiting = set(start), set(start)
     while waiting:
-        waiting = set().union(*(imports(module, package) for module in waiting)) - found - without
-        found |= waiting
-    return sorted(found)
+        waiting = set().union(*(imports(module, package) for module in waiting)) - modules_found - without
+        modules_found |= waiting
+    return sorted(modules_found)
 
 
 def modules(experiment: str, package: Path | None = None) -> list[str]:
@@ -86,8 +86,8 @@ def git_state() -> dict:
     for both outside of one. Files that git does not know are a difference too."""
 
     def ask(*words: str) -> str | None:
-        done = subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
+        answer = subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=False)
+        return answer.stdout.strip() if answer.returncode == 0 else None
 
     if ask("ls-files", "--error-unmatch", "__init__.py") is None:  # installed, say in a clone's own environment
         return {"commit": None, "dirty": None}

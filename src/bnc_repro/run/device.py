@@ -55,8 +55,8 @@ def _onednn_kernel() -> str:
             os.dup2(kept, 1)
             os.close(kept)
         file.seek(0)
-        found = report.search(file.read())
-    return found[1].decode() if found else "none"
+        kernel = report.search(file.read())
+    return kernel[1].decode() if kernel else "none"
 
 
 def peak_memory_mib(device: torch.device) -> int:

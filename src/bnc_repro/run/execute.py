@@ -19,7 +19,8 @@ from ..recipe.build import as_dict, float_twin, make_recipe, merged, with_float_
 from ..recipe.profiles import arm_fields, without_arm_fields
 from ..recipe.schema import Recipe
 from ..training import checkpoint, distributed
-from ..training.loop import Diverged, say, train
+from ..training.loop import Diverged, train
+from ..training.progress import log, show
 from ..training.task import on_device
 from . import ledger, released
 from .code import git_state, versions
@@ -41,6 +42,7 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
     published = published_row(recipe) if reuse_published else None
     if published is not None:
         return published
+    show()
     device = pick_device(recipe)
     distributed.meet(device)
     # The first process holds the folder for all, and what it finds there holds for all.
@@ -51,7 +53,7 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
         teacher = _teacher(recipe, runs, device)
         task = task_module(recipe.experiment).build(recipe, device, teacher)
         _start_from(task.network, recipe, runs)
-        say(f"{recipe.experiment} {title(recipe)}, seed {recipe.seed}: {folder}")
+        log.info(f"{recipe.experiment} {title(recipe)}, seed {recipe.seed}: {folder}")
         started, status, curve = time.monotonic(), "finished", []
         try:
             if task.train_set is None or not recipe.epochs:
@@ -61,19 +63,19 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
         except Diverged as error:
             if recipe.experiment != "linear_vs_soft":
                 raise
-            say(str(error))
+            log.warning(str(error))
             status = f"diverged: {error}"
-        made = row(recipe, folder, task, status, curve, device, time.monotonic() - started)
-        return distributed.by_the_first(lambda: _written(folder / "row.json", made))
+        finished_row = row(recipe, folder, task, status, curve, device, time.monotonic() - started)
+        return distributed.by_the_first(lambda: _written(folder / "row.json", finished_row))
 
 
 def _read(path: Path) -> dict | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _written(path: Path, made: dict) -> dict:
-    checkpoint.write_json(path, made)
-    return made
+def _written(path: Path, row: dict) -> dict:
+    checkpoint.write_json(path, row)
+    return row
 
 
 def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: torch.device, seconds: float) -> dict:

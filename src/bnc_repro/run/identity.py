@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..binarizers.registry import own_file
+from ..images import manifest
 from ..recipe.build import recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.schema import EXPECTED, Recipe
@@ -47,9 +48,9 @@ def folder_of(recipe: Recipe, runs: Path | None = None, data: str | None = None)
 
 def missing_data(recipe: Recipe) -> str:
     """The sentence for a data folder that is not there: what is expected, in which layout, how to get it."""
-    place = recipe.data.folder if recipe.data.root else "an empty path"
+    folder = recipe.data.folder if recipe.data.root else "an empty path"
     return (
-        f"the {recipe.profile} profile of {recipe.experiment} finds no data in {place}: it expects "
+        f"the {recipe.profile} profile of {recipe.experiment} finds no data in {folder}: it expects "
         f"{EXPECTED[recipe.data.kind]}. Name the folder with --set data.root=FOLDER, or for a whole profile "
         "with DATA=FOLDER on make's line"
     )
@@ -68,10 +69,11 @@ def file_fingerprint(path: str | Path) -> str:
 
 
 def data_fingerprint(root: str | Path) -> str:
-    """sha256 over the relative paths and contents below `root` (paths and sizes where it exceeds 1 GiB); of the
-    manifest alone where there is one, as a run compares it with the files."""
-    if (Path(root) / "manifest.csv").is_file():
-        return file_fingerprint(Path(root) / "manifest.csv")
+    """sha256 over the relative paths and contents below `root` (paths and sizes where it exceeds 1 GiB); where there is
+    a manifest, over it and over what is not as it says any more."""
+    if (Path(root) / manifest.NAME).is_file():
+        listed, changed = file_fingerprint(Path(root) / manifest.NAME), manifest.changed(Path(root))
+        return hashlib.sha256(f"{listed}{sorted(changed.items())}".encode()).hexdigest() if changed else listed
     files = sorted(_files(Path(root)))
     stamps = tuple((str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _data_fingerprint(str(root), stamps)

@@ -20,7 +20,13 @@ def load_network(path: str | Path, device: torch.device) -> tuple[nn.Module, Rec
     state = checkpoint.load(path)
     recipe, labels = make_recipe(**state["recipe"]), state["labels"]
     network = task_module(recipe.experiment).make_network(recipe, len(labels))
-    network.load_state_dict(state["network"])
+    try:
+        network.load_state_dict(state["network"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the network of its own recipe: {error}") from error
+    broken = [name for name, value in state["network"].items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path} holds numbers that are not finite, first in {broken[0]}: its run diverged")
     return on_device(network, device).eval(), recipe, labels
 
 
@@ -43,6 +49,6 @@ def evaluate(path: str | Path, data: str | None, device: torch.device) -> dict:
 def predict(path: str | Path, pictures: list[Path], device: torch.device) -> Iterator[dict]:
     """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it."""
     network, recipe, labels = load_network(path, device)
-    found = task_module(recipe.experiment).predict_pictures(network, recipe, labels, pictures, device)
-    for picture, prediction in zip(pictures, found, strict=True):
+    predictions = task_module(recipe.experiment).predict_pictures(network, recipe, labels, pictures, device)
+    for picture, prediction in zip(pictures, predictions, strict=True):
         yield {"picture": str(picture), **prediction}

@@ -48,14 +48,14 @@ def add(entries: list[dict[str, str]]) -> None:
 
 def joined(profile: str, experiment: str) -> set[str]:
     """Today's source fingerprint of `experiment` and every one that the ledger joins to it for this profile."""
-    found, before = {SOURCES[experiment]}, 0
+    sources, before = {SOURCES[experiment]}, 0
     pairs = [
         {line["old"], line["new"]} for line in lines() if (line["profile"], line["experiment"]) == (profile, experiment)
     ]
-    while len(found) > before:
-        before = len(found)
-        found = found.union(*(pair for pair in pairs if pair & found))
-    return found
+    while len(sources) > before:
+        before = len(sources)
+        sources = sources.union(*(pair for pair in pairs if pair & sources))
+    return sources
 
 
 def is_current(row: dict) -> bool:

@@ -35,20 +35,20 @@ def meaning(text: str) -> str:
     """`text`, Python source, as its tokens, one a line. Raises SyntaxError where it is none."""
     tokens = _tokens(text)
     drop = _idle_commas(tokens) | _idle_parentheses(tokens)
-    kept = [token for place, token in enumerate(tokens) if place not in drop]
+    kept = [token for index, token in enumerate(tokens) if index not in drop]
     return "\x00".join(token.text for token in kept)
 
 
 def _docstrings(text: str) -> set[tuple[int, int]]:
     """Where each docstring starts: line from 1, column in bytes from 0."""
-    found = set()
+    lines = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 if isinstance(first.value.value, str):
-                    found.add((first.value.lineno, first.value.col_offset))
-    return found
+                    lines.add((first.value.lineno, first.value.col_offset))
+    return lines
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -131,20 +131,20 @@ def _number(text: str) -> str:
 
 def _brackets(tokens: list[_Token]) -> dict[int, int]:
     """The place of each opening bracket -> that of the closing one."""
-    waiting, found = [], {}
-    for place, token in enumerate(tokens):
+    waiting, partner = [], {}
+    for index, token in enumerate(tokens):
         if token.kind == "operator" and token.text in PAIRS:
-            waiting.append(place)
+            waiting.append(index)
         elif token.kind == "operator" and token.text in PAIRS.values():
-            found[waiting.pop()] = place
-    return found
+            partner[waiting.pop()] = index
+    return partner
 
 
-def _follows_a_value(tokens: list[_Token], place: int) -> bool:
+def _follows_a_value(tokens: list[_Token], index: int) -> bool:
     """Whether the bracket at `place` calls or subscripts what stands before it."""
-    if not place:
+    if not index:
         return False
-    before = tokens[place - 1]
+    before = tokens[index - 1]
     if before.kind == "name":
         return not keyword.iskeyword(before.text)
     return before.kind == "string" or before.text in PAIRS.values()
@@ -152,41 +152,41 @@ def _follows_a_value(tokens: list[_Token], place: int) -> bool:
 
 def _top_level(tokens: list[_Token], start: int, end: int, brackets: dict[int, int]) -> list[int]:
     """Places between a bracket and its end that lie in no further bracket."""
-    found, place = [], start + 1
-    while place < end:
-        found.append(place)
-        place = brackets[place] if place in brackets else place + 1
-        if found[-1] in brackets:
-            found.append(place)
-            place += 1
-    return found
+    indices, index = [], start + 1
+    while index < end:
+        indices.append(index)
+        index = brackets[index] if index in brackets else index + 1
+        if indices[-1] in brackets:
+            indices.append(index)
+            index += 1
+    return indices
 
 
 def _idle_commas(tokens: list[_Token]) -> set[int]:
-    brackets, found = _brackets(tokens), set()
+    brackets, idle = _brackets(tokens), set()
     for start, end in brackets.items():
         last = end - 1
         if tokens[last].text != "," or last == start:
             continue
         opening, calls = tokens[start].text, _follows_a_value(tokens, start)
-        commas = sum(tokens[place].text == "," for place in _top_level(tokens, start, end, brackets))
+        commas = sum(tokens[index].text == "," for index in _top_level(tokens, start, end, brackets))
         imports = start > 0 and tokens[start - 1].text in ("import", "with")
         makes_no_tuple = opening == "{" or (opening == "[" and not calls) or (opening == "(" and (calls or imports))
         if makes_no_tuple or commas > 1:
-            found.add(last)
-    return found
+            idle.add(last)
+    return idle
 
 
 def _idle_parentheses(tokens: list[_Token]) -> set[int]:
-    brackets, found = _brackets(tokens), set()
+    brackets, idle = _brackets(tokens), set()
     for start, end in brackets.items():
         if tokens[start].text != "(" or start == 0 or end + 1 >= len(tokens):
             continue
         if (tokens[start - 1].text, tokens[end + 1].text) in (("import", "\n"), ("with", ":")):
-            found |= {start, end}
+            idle |= {start, end}
             continue
         places = _top_level(tokens, start, end, brackets)
-        inside = {tokens[place].text for place in places}
+        inside = {tokens[index].text for index in places}
         starred = any(tokens[p].text in ("*", "**") and tokens[p - 1].text in ("(", ",") for p in places)
         before, after = tokens[start - 1].text, tokens[end + 1].text
         if before in ("=", "return") and after == "\n":
@@ -197,12 +197,12 @@ def _idle_parentheses(tokens: list[_Token]) -> set[int]:
         opens = tokens[start - 1].kind in ("operator", "name") and before in BEFORE
         loops = (before, after) == ("for", "in") or (after == ":" and _is_loop_over(tokens, start))
         if (opens and after in AFTER) or (begins and after == ":") or loops:
-            found |= {start, end}
-    return found
+            idle |= {start, end}
+    return idle
 
 
-def _is_loop_over(tokens: list[_Token], place: int) -> bool:
+def _is_loop_over(tokens: list[_Token], index: int) -> bool:
     """Whether the bracket at `place` opens what a `for` statement loops over."""
-    begin = next((i + 1 for i in range(place - 1, -1, -1) if tokens[i].kind == "layout"), 0)
-    words = [token.text for token in tokens[begin:place]]
+    begin = next((i + 1 for i in range(index - 1, -1, -1) if tokens[i].kind == "layout"), 0)
+    words = [token.text for token in tokens[begin:index]]
     return words[:1] == ["for"] and words.count("in") == 1 and words[-1] == "in"

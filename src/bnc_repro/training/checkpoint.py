@@ -1,21 +1,25 @@
 """Files that survive: atomic writes, the last two checkpoints, and a lock on a run's folder.
 
-A checkpoint holds tensors and plain values only and is read with `weights_only=True`.
+A checkpoint holds tensors and plain values only, and a checksum over all of them; it is read with `weights_only=True`.
 """
 
 import errno
-import fcntl
+import hashlib
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
-FORMAT = "bnc_repro checkpoint, form 1"
+from .progress import log
+
+FORMAT = "bnc_repro checkpoint, form 2"
+OLDER = "bnc_repro checkpoint, form 1"  # without a checksum
+PARTS = {"network": dict, "recipe": dict, "labels": list}
 NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
 
 
@@ -54,9 +58,32 @@ def save(folder: Path, state: dict) -> None:
     """Write `state` as the folder's newest checkpoint; the one before is kept."""
     newest, previous = (folder / name for name in NAMES)
     with atomic(newest) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+        torch.save({"format": FORMAT, **state, "checksum": checksum(state)}, temporary)
         if newest.exists():
             os.replace(newest, previous)
+
+
+def checksum(state: dict) -> str:
+    """sha256 over every value of a state, tensors by their bytes, whatever order its keys stand in."""
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, dict):
+            for key in sorted(value, key=repr):
+                digest.update(f"{key!r}:".encode())
+                add(value[key])
+        elif isinstance(value, (list, tuple)):
+            digest.update(f"{len(value)}[".encode())
+            for item in value:
+                add(item)
+        elif isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(value).encode())
+
+    add({key: value for key, value in state.items() if key not in ("format", "checksum")})
+    return digest.hexdigest()
 
 
 def load(path: str | Path, translated: Callable[[dict], dict | None] = lambda state: None) -> dict:
@@ -72,12 +99,17 @@ def load(path: str | Path, translated: Callable[[dict], dict | None] = lambda st
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or no file that holds "
             "only tensors. Delete it, or name another one."
         ) from error
-    if isinstance(state, dict) and state.get("format") == FORMAT:
-        return state
-    made = translated(state)
-    if made is None:
-        raise ValueError(f"{path} was not written by this project (no format {FORMAT!r}); name one that was")
-    return made
+    if not isinstance(state, dict) or state.get("format") not in (FORMAT, OLDER):
+        converted = translated(state)
+        if converted is None:
+            raise ValueError(f"{path} was not written by this project (no format {FORMAT!r}); name one that was")
+        return converted
+    if state["format"] == FORMAT and state.get("checksum") != checksum(state):
+        raise ValueError(f"{path} is damaged: its values do not give its checksum. Delete it, or name another one.")
+    for part, kind in PARTS.items():
+        if not isinstance(state.get(part), kind):
+            raise ValueError(f"{path} lacks its {part}: it is no whole checkpoint. Delete it, or name another one.")
+    return state
 
 
 def latest(folder: Path) -> dict | None:
@@ -99,17 +131,17 @@ def latest(folder: Path) -> dict | None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder; a second process says so and waits. The system frees the lock of a dead process."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another one"
-            print(f"process {holder} is on the run in {folder}; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock, holder = FileLock(folder / "lock"), folder / "lock.holder"
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        name = holder.read_text() if holder.is_file() else "another one"
+        log.warning(f"process {name} is on the run in {folder}; waiting for it")
+        lock.acquire()
+    try:
         for unfinished in folder.glob(".*.part"):  # of a process that was killed while it wrote
             unfinished.unlink()
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        holder.write_text(str(os.getpid()))
         yield
+    finally:
+        lock.release()

@@ -68,16 +68,16 @@ def by_the_first(make: Callable[[], T]) -> T:
     """What `make` returns in the first process, for all of them. Its error is raised in each."""
     if size() == 1:
         return make()
-    made: list = [None, None]
+    outcome: list = [None, None]
     if rank() == 0:
         try:
-            made[0] = make()
+            outcome[0] = make()
         except Exception as error:
-            made[1] = error
-    distributed.broadcast_object_list(made)
-    if made[1] is not None:
-        raise made[1]
-    return made[0]
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
 
 
 def share(count: int) -> list[int]:

@@ -14,7 +14,7 @@ def loader(dataset, order: list[int], batch_size: int, workers: int, device: tor
             if len(chosen):  # a process may have no share
                 yield dataset.__getitems__(chosen)
         return
-    made = DataLoader(
+    batches = DataLoader(
         dataset,
         batch_size,
         sampler=order,
@@ -23,7 +23,7 @@ def loader(dataset, order: list[int], batch_size: int, workers: int, device: tor
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # not from the run's own stream
     )
-    for batch in made:
+    for batch in batches:
         yield {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
 

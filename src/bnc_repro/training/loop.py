@@ -4,16 +4,14 @@ Every random draw of epoch e comes from (seed, e), so a run that is killed and r
 """
 
 import copy
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..binarizers.base import set_progress
 from ..layers.inspect import estimator_state, first_nonfinite, weight_health, weight_signs
@@ -22,6 +20,7 @@ from ..recipe.schema import Recipe
 from . import checkpoint, distributed
 from .loader import loader
 from .optim import optimizers, set_rates
+from .progress import log, progress_bar
 from .streams import stream
 from .task import Task
 
@@ -54,7 +53,7 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
     )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
     curve: list[dict] = []
-    epoch, done, losses, seconds = 0, 0, torch.zeros(steps_per_epoch, device=device), 0.0
+    epoch, steps_taken, losses, seconds = 0, 0, torch.zeros(steps_per_epoch, device=device), 0.0
     signs = weight_signs(network)
 
     # Go on where the last process stopped.
@@ -64,10 +63,10 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         for stepper, saved in zip(steppers, state["optimizers"], strict=True):
             stepper.load_state_dict(saved)
         scaler.load_state_dict(state["scaler"])
-        curve, epoch, done, seconds = state["curve"], state["epoch"], state["done"], state["seconds"]
+        curve, epoch, steps_taken, seconds = state["curve"], state["epoch"], state["done"], state["seconds"]
         losses.copy_(state["losses"])
         signs = [sign.to(device) for sign in state["signs"]]
-    if len(set(distributed.gathered([(folder.name, epoch, done)]))) > 1:
+    if len(set(distributed.gathered([(folder.name, epoch, steps_taken)]))) > 1:
         raise ValueError(f"the processes see different checkpoints in {folder}: do all machines see the same folder?")
     if recipe.sync_batch_norm:
         distributed.sync_batch_norm(network, device)
@@ -91,7 +90,7 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
                     "scaler": scaler.state_dict(),
                     "curve": curve,
                     "epoch": epoch,
-                    "done": done,
+                    "done": steps_taken,
                     "losses": losses.cpu(),
                     "seconds": seconds,
                     "signs": signs,
@@ -100,7 +99,7 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
             )
 
     while epoch < recipe.epochs:
-        started, saved, looked_at = time.monotonic() - seconds, time.monotonic(), done
+        started, saved, looked_at = time.monotonic() - seconds, time.monotonic(), steps_taken
         network.train()
 
         # The order and the augmentation of this epoch, from its own streams.
@@ -108,45 +107,47 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         train_set.set_epoch(stream(recipe.seed, "augmentation"), epoch)
         draw = torch.Generator().manual_seed(stream(recipe.seed, f"order {epoch}"))
         order = torch.randperm(len(train_set), generator=draw)[: steps_per_epoch * recipe.batch_size]
-        if done and state is not None:
+        if steps_taken and state is not None:
             torch.set_rng_state(state["random"])
 
         # This process's share of each batch, in pieces.
-        own = order.view(steps_per_epoch, recipe.accumulate, distributed.size(), -1)[done:, :, distributed.rank()]
-        batches = loader(train_set, own.flatten().tolist(), own.shape[-1], recipe.data.workers, device)
-        for _ in progress_bar(range(done, steps_per_epoch), f"epoch {epoch + 1}/{recipe.epochs}"):
+        share = order.view(steps_per_epoch, recipe.accumulate, distributed.size(), -1)[
+            steps_taken:, :, distributed.rank()
+        ]
+        batches = loader(train_set, share.flatten().tolist(), share.shape[-1], recipe.data.workers, device)
+        for _ in progress_bar(range(steps_taken, steps_per_epoch), f"epoch {epoch + 1}/{recipe.epochs}"):
             # Rates and schedules are functions of the step.
-            step = epoch * steps_per_epoch + done
+            step = epoch * steps_per_epoch + steps_taken
             set_rates(steppers, recipe, step, steps_per_epoch)
             set_progress(network, step / (recipe.epochs * steps_per_epoch))
 
-            losses[done] = 0
+            losses[steps_taken] = 0
             for piece in range(1, recipe.accumulate + 1):
                 batch = next(batches)
                 with distributed.summed_later(model, later=piece < recipe.accumulate), mixed():
                     loss = loss_of(model, batch) / recipe.accumulate
-                losses[done] += loss.detach()
+                losses[steps_taken] += loss.detach()
                 scaler.scale(loss).backward()
-            done += 1
+            steps_taken += 1
 
             # A look at the losses while the weights that broke one are still there; elsewhere than here it is a wait.
-            if device.type == "cpu" or done % CHECK_EVERY == 0 or done == steps_per_epoch:
-                distributed.sum_(losses[looked_at:done]).div_(distributed.size())
-                stop_if_diverged(losses[:done], looked_at, epoch, network, partial(loss_of, network, batch))
-                looked_at = done
+            if device.type == "cpu" or steps_taken % CHECK_EVERY == 0 or steps_taken == steps_per_epoch:
+                distributed.sum_(losses[looked_at:steps_taken]).div_(distributed.size())
+                stop_if_diverged(losses[:steps_taken], looked_at, epoch, network, partial(loss_of, network, batch))
+                looked_at = steps_taken
             for stepper in steppers:
                 scaler.step(stepper)
                 stepper.zero_grad()
             scaler.update()
 
             # A checkpoint within a long epoch.
-            if time.monotonic() - saved > SAVE_SECONDS and done < steps_per_epoch and looked_at == done:
+            if time.monotonic() - saved > SAVE_SECONDS and steps_taken < steps_per_epoch and looked_at == steps_taken:
                 seconds = time.monotonic() - started
                 save()
                 saved = time.monotonic()
 
         seconds = time.monotonic() - started
-        epoch, done = epoch + 1, 0
+        epoch, steps_taken = epoch + 1, 0
         curve.append({"epoch": epoch, "loss": losses.mean().item(), "seconds": round(seconds, 2)})
         distributed.agree(network)
         if epoch % recipe.evaluate_every == 0 or epoch == recipe.epochs:
@@ -155,9 +156,9 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         reached = curve[-1].get(task.headline)
         if task.chance and reached is not None and epoch in (CHANCE_EPOCH, recipe.epochs):
             if reached < task.chance + 0.05 * (100 - task.chance):
-                say(f"warning: after {epoch} epochs {task.headline} is {reached:.4g}, hardly above chance")
+                log.warning(f"after {epoch} epochs {task.headline} is {reached:.4g}, hardly above chance")
         result = "" if reached is None else f", {task.headline} {reached:.4g}"
-        say(f"epoch {epoch}/{recipe.epochs}: loss {curve[-1]['loss']:.4g}{result}, {seconds:.0f} s")
+        log.info(f"epoch {epoch}/{recipe.epochs}: loss {curve[-1]['loss']:.4g}{result}, {seconds:.0f} s")
         save()
     set_progress(network, 1.0)
     return curve
@@ -194,7 +195,7 @@ def compiled(network: nn.Module, loss_of: Callable, batch: dict, mixed: Callable
         loss.backward()
     except Exception as error:  # of a compiler, anything
         why = (str(error).splitlines() or ["no message"])[0]
-        say(f"torch.compile failed, going on without it: {type(error).__name__}: {why}")
+        log.warning(f"torch.compile failed, going on without it: {type(error).__name__}: {why}")
         fast = network
     network.load_state_dict(before)
     network.zero_grad()
@@ -206,27 +207,9 @@ def stop_if_diverged(losses: Tensor, first: int, epoch: int, network: nn.Module,
     began in: `again` is the forward pass that is looked at."""
     bad = torch.nonzero(~torch.isfinite(losses[first:])).flatten().tolist()
     if bad:
-        place = first_nonfinite(network, again)
+        layer = first_nonfinite(network, again)
         raise Diverged(
             f"the loss is {losses[first + bad[0]].item()} in epoch {epoch + 1}, step {first + bad[0] + 1}"
-            + (f", first seen in {place}" if place else "")
+            + (f", first seen in {layer}" if layer else "")
             + "; a smaller learning_rate is the usual remedy"
         )
-
-
-def progress_bar(steps: range, name: str) -> Iterable[int]:
-    """A bar on a terminal, nothing elsewhere: the line per epoch is enough there."""
-    return tqdm(
-        steps,
-        name,
-        steps.stop,
-        initial=steps.start,
-        leave=False,
-        disable=not sys.stderr.isatty() or distributed.rank() > 0,
-    )
-
-
-def say(line: str) -> None:
-    """One line of progress, at once, from the first process."""
-    if distributed.rank() == 0:
-        print(line, flush=True)

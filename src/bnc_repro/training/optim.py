@@ -57,10 +57,10 @@ def optimizers(
     ]
     network_groups = [group for group in network_groups if group["params"]]
     fused = next(network.parameters()).device.type == "cuda"
-    made = [OPTIMIZERS[optimizer](network_groups, learning_rate, momentum, fused)]
+    steppers = [OPTIMIZERS[optimizer](network_groups, learning_rate, momentum, fused)]
     if kinds["classifier"]:
-        made.append(OPTIMIZERS["adam"](kinds["classifier"], classifier_learning_rate, 0.0, fused))
-    return made
+        steppers.append(OPTIMIZERS["adam"](kinds["classifier"], classifier_learning_rate, 0.0, fused))
+    return steppers
 
 
 def batch_factor(optimizer: str, batch_size: int, base_batch_size: int) -> float:
