@@ -179,3 +179,29 @@ def test_every_bound_is_of_a_field_that_can_break_it():
 def test_defaults_make_sense():
     """The recipe without any key is accepted."""
     assert make_recipe() == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-05", 1e-05),
+        ("-.5", -0.5),
+        ("010", 10),
+        ("0o10", 8),
+        ("0x1f", 31),
+        ("no", "no"),
+        ("on", "on"),
+        ("true", True),
+    ],
+)
+def test_values_are_read_by_yaml_1_2(text, value):
+    """As DVC reads and writes params.yaml: exponents without a point are numbers, `no` is a word, 010 is ten."""
+    settings = parse_settings([f"key={text}"])
+    assert settings == {"key": value}
+    assert type(settings["key"]) is type(value)
+
+
+def test_what_is_no_yaml_is_one_sentence():
+    """The text and the line, not a traceback of the parser."""
+    with pytest.raises(ValueError, match=r"is no YAML in line 1"):
+        parse_settings(["data={root: x"])

@@ -18,6 +18,7 @@ class _CoreLoader(yaml.SafeLoader):
 
 
 for _tag, _pattern, _first in (
+    ("merge", r"<<", ["<"]),
     ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
