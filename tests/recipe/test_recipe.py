@@ -181,19 +181,10 @@ def test_defaults_make_sense():
     assert make_recipe() == Recipe()
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-05", 1e-05),
-        ("-.5", -0.5),
-        ("010", 10),
-        ("0o10", 8),
-        ("0x1f", 31),
-        ("no", "no"),
-        ("on", "on"),
-        ("true", True),
-    ],
-)
+VALUES = {"1e-05": 1e-05, "-.5": -0.5, "010": 10, "0o10": 8, "0x1f": 31, "no": "no", "on": "on", "true": True}
+
+
+@pytest.mark.parametrize(("text", "value"), VALUES.items())
 def test_values_are_read_by_yaml_1_2(text, value):
     """As DVC reads and writes params.yaml: exponents without a point are numbers, `no` is a word, 010 is ten."""
     settings = parse_settings([f"key={text}"])
