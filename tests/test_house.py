@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "bnc_repro"
 # Imported where they are used: training must not need them. Tables and figures may.
 EXTRAS = set("dvc matplotlib nbclient nbconvert nbformat pandas papermill pycocotools seaborn".split())
 MAY_IMPORT_EXTRAS = ("evidence.", "pages.")  # tables, figures and notebooks
-LONGEST_MODULE = 300  # lines
+LONGEST_MODULE = 350  # lines
 LONGEST_NOTEBOOK_FUNCTION = 10  # lines
 LARGEST_FILE = 20 * 2**20  # bytes
 

@@ -94,11 +94,11 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from .run import evaluate, load_network
 
     device = _device()
-    print(json.dumps(evaluate(options.checkpoint, options.data, device), indent=1))
+    print(json.dumps(evaluate(options.checkpoint, options.data, device, options.own), indent=1))
     if options.results:
         from .poses.predict import write_results
 
-        network, recipe, _ = load_network(options.checkpoint, device)
+        network, recipe, _ = load_network(options.checkpoint, device, options.own)
         if recipe.experiment != "coco_pose":
             raise ValueError(f"--results is for pose checkpoints, {options.checkpoint} is of {recipe.experiment}")
         root = Path(options.data).resolve() if options.data else recipe.data.folder
@@ -109,7 +109,7 @@ def predict_command(options: argparse.Namespace) -> None:
     """A line of JSON per picture."""
     from .run import predict
 
-    for line in predict(options.checkpoint, options.pictures, _device()):
+    for line in predict(options.checkpoint, options.pictures, _device(), options.own):
         print(json.dumps(line))
 
 
@@ -235,10 +235,16 @@ def parser() -> argparse.ArgumentParser:
     judge = command("evaluate", evaluate_command)
     judge.add_argument("checkpoint", type=Path)
     judge.add_argument("--data", help="another folder of the same kind")
+    judge.add_argument(
+        "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
+    )
     judge.add_argument("--results", type=Path, help="also write a pose network's predictions to this results file")
     guess = command("predict", predict_command)
     guess.add_argument("checkpoint", type=Path)
     guess.add_argument("pictures", type=Path, nargs="+")
+    guess.add_argument(
+        "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
+    )
     draw = command("draw", draw_command)
     draw.add_argument("results", type=Path, help="a results file in COCO's form")
     draw.add_argument("folder", type=Path, help="the data set, with annotations/ and the split's pictures")

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from .binarizers.classifier import Classifier
+from .binarizers.base import Binarizer
 from .binarizers.registry import get
 from .cost import Cost, cost
 from .layers.binary import BinaryConv2d, BinaryLinear
 from .layers.inspect import called, prove
+from .layers.latent import center
 from .layers.sharing import share_evaluator
 
 BINARY = {nn.Conv2d: BinaryConv2d, nn.Linear: BinaryLinear}
@@ -69,40 +70,71 @@ def binarize(
     """Make the convolutions and linear layers of `model` binary, in place.
 
     weight_binarizer, activation_binarizer: names, instances or None (that operand stays float); one of each is
-    shared by all layers and held by the model, so give its parameters to the optimizer. keep_float: names of
+    shared by all layers, so give its parameters to the optimizer. A second call makes binary what the first left float
+    (activations first, weights later), and changes nothing else. keep_float: names of
     layers, or patterns such as "encoder.*", that stay float; keep_ends: the first and the last one too.
     input_size: (C, H, W) of one input; with it first and last are those of the forward pass, not of the modules'
     order, layers that it does not call stay float, another pass proves each binary layer, and costs are counted.
     Raises ValueError for a pattern that matches no layer, and for a model without a layer to make binary.
     """
     patterns = (keep_float,) if isinstance(keep_float, str) else tuple(keep_float)
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, tuple(BINARY))}
-    x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0)) if input_size else None
-    order = list(layers) if x is None else called(model, layers, x)
-    kept = reasons(model, layers, order, patterns, keep_ends)
-    chosen = {name: layer for name, layer in layers.items() if name not in kept}
-    if not chosen:
-        raise ValueError("no layer is left to make binary: the model has none, or keep_float names them all")
-    before = cost(model, input_size)[-1] if input_size else None
-    shared = {
+    asked = {
         "weight_binarizer": get(weight_binarizer, preset=preset),
         "activation_binarizer": get(activation_binarizer, preset=preset),
     }
-    for name, binarizer in shared.items():
-        if binarizer is not None:
-            model.add_module(name, binarizer)
-    if isinstance(shared["weight_binarizer"], Classifier):
-        share_evaluator(model)
+    layers = _weighted(model)
+    x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0)) if input_size else None
+    order = list(layers) if x is None else called(model, layers, x)
+    kept = reasons(model, layers, order, patterns, keep_ends)
+    kept |= {name: why for name, layer in layers.items() if name not in kept and (why := _nothing_to_do(layer, asked))}
+    chosen = {name: layer for name, layer in layers.items() if name not in kept}
+    if not chosen:
+        whys = "; ".join(dict.fromkeys(kept.values())) or "the model has none"
+        raise ValueError(f"no layer is left to make binary: {whys}")
+    before = cost(model, input_size)[-1] if input_size else None
+    share_evaluator(model)
     for layer in chosen.values():
+        operands = asked
+        if isinstance(layer, (BinaryConv2d, BinaryLinear)):  # the second step of two: what is binary stays as it is
+            own = {"weight_binarizer": layer.weight_binarizer, "activation_binarizer": layer.activation_binarizer}
+            operands = {name: binarizer or asked[name] for name, binarizer in own.items()}
+            layer._set_binarizers(**operands, standardize=standardize or layer.standardize)
+            continue
         layer.__class__ = BINARY[type(layer)]
         assert isinstance(layer, (BinaryConv2d, BinaryLinear))
-        layer._set_binarizers(**shared, standardize=standardize)
+        layer._set_binarizers(**operands, standardize=standardize)
+        layer.to(layer.weight.device)  # of a model that was moved before; the classifier keeps its own type
+        layer.train(layer.training)
         layer.register_forward_hook(_is_called)
-    report = Report(list(chosen), kept, _two_sided(model) if replace_relu else {})
+    report = Report(list(chosen), kept, _two_sided(model, kept) if replace_relu else {})
     if x is not None and input_size:
         report.before, report.after = before, cost(model, input_size)[-1]
         report.proved, report.constant = prove(model, chosen, x)
     return report
+
+
+def _weighted(model: nn.Module) -> dict[str, nn.Module]:
+    """The convolutions and linear layers of a model by name, without those that learnt binarizers are made of."""
+    within = {child for module in model.modules() if isinstance(module, Binarizer) for child in module.modules()}
+    kinds = tuple(BINARY)
+    return {name: m for name, m in model.named_modules() if isinstance(m, kinds) and m not in within}
+
+
+def _nothing_to_do(layer: nn.Module, asked: dict[str, Binarizer | None]) -> str:
+    """Why a layer would not change, "" if it would: it is binary already, or its weights would be zero for ever."""
+    if isinstance(layer, (BinaryConv2d, BinaryLinear)):
+        own = {"weight_binarizer": layer.weight_binarizer, "activation_binarizer": layer.activation_binarizer}
+        gains = [name for name, binarizer in asked.items() if binarizer is not None and own[name] is None]
+        if not gains:
+            return "is binary already"
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    if asked["weight_binarizer"] is not None and not weight.is_meta:
+        if weight[0].numel() == 1:
+            return "has one weight per output channel, which centring makes 0 for ever"
+        if bool((center(weight.detach()) == 0).all()):
+            return "its weights are the same within each channel, which centring makes 0 for ever"
+    return ""
 
 
 def _is_called(*_) -> None:
@@ -115,7 +147,7 @@ def reasons(
     """The layers that stay float, each with its reason; `order` lists those that are called."""
     kept = {name: "its weights are used without calling it" for name in layers if name not in order}
     for name, layer in layers.items():
-        if type(layer) not in BINARY:
+        if type(layer) not in (*BINARY, *BINARY.values()):
             kept[name] = f"a {type(layer).__name__} is more than its base class"
     for pattern in patterns:
         matches = fnmatch.filter(layers, pattern)
@@ -134,9 +166,13 @@ def reasons(
     return kept
 
 
-def _two_sided(model: nn.Module) -> dict[str, str]:
+def _two_sided(model: nn.Module, kept: dict[str, str]) -> dict[str, str]:
+    """Put Hardtanh in place of one-sided activations; those of a module whose layers keep_float all names stay."""
     replaced = {}
     for path, parent in list(model.named_modules()):
+        below = [name for name in _weighted(model) if path and name.startswith(f"{path}.")]
+        if below and all(kept.get(name, "").startswith("kept by") for name in below):
+            continue
         for name, child in parent.named_children():
             if isinstance(child, ONE_SIDED):
                 setattr(parent, name, nn.Hardtanh())

@@ -11,15 +11,28 @@ from bnc_repro.training.task import build_network
 from networks import BINARY, FLOAT, small
 
 
-def test_the_shared_classifier_is_held_once_at_the_top():
-    """With `mlp` for both operands the state holds two classifiers, by their names at the top."""
+def test_the_shared_classifier_is_one_module_of_all_layers():
+    """Its parameters count once, its values stand in the state of each layer, and the network has no child but its
+    parts: what is called in their order is the network."""
     network = small(weight_binarizer="mlp", activation_binarizer="mlp")
-    keys = [key for key in network.state_dict() if "binarizer" in key]
-    assert keys == [f"{kind}_binarizer.layers.{i}.weight" for kind in ("weight", "activation") for i in (0, 1)]
     layers = [m for m in network.modules() if isinstance(m, BinaryConv2d)]
     assert all(m.weight_binarizer is network.weight_binarizer for m in layers)
-    own = BinaryConv2d(3, 4, 3, weight_binarizer="mlp")
-    assert "weight_binarizer.layers.0.weight" in own.state_dict()
+    learnt = [name for name, _ in network.named_parameters() if "binarizer" in name]
+    assert len(learnt) == 4
+    assert sum("binarizer" in key for key in network.state_dict()) == 4 * len(layers)
+    assert [name for name, _ in network.named_children()] == ["trunk", "pool", "fc"]
+    x = torch.randn(2, 3, 16, 16)
+    headless = nn.Sequential(*list(network.children())[:-1], nn.Flatten(), network.fc)
+    assert torch.equal(headless.eval()(x), network.eval()(x))
+
+
+def test_a_state_with_the_classifier_at_the_top_is_read():
+    """As the released code and older checkpoints have it: every layer gets it, and nothing is left over."""
+    network, other = small(**BINARY), small(**BINARY)
+    state = {key: value for key, value in other.state_dict().items() if "binarizer" not in key}
+    state |= {f"weight_binarizer.{key}": value for key, value in other.weight_binarizer.state_dict().items()}
+    network.load_state_dict(state)
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in network.state_dict().items())
 
 
 def test_float_twin_loads_strictly_into_the_binary_network():
@@ -37,7 +50,7 @@ def test_float_twin_loads_strictly_into_the_binary_network():
     with pytest.raises(RuntimeError, match=r"Missing key.*fc\.weight"):
         binary.load_state_dict(incomplete)
     half = {key: value for key, value in binary.state_dict().items() if "binarizer.layers.1" not in key}
-    with pytest.raises(RuntimeError, match=r"weight_binarizer\.layers\.1"):
+    with pytest.raises(ValueError, match=r"of some layers and not of others, .*weight_binarizer\.layers\.1"):
         binary.load_state_dict(half)
 
 
@@ -63,7 +76,7 @@ def test_arms_of_one_seed_start_from_the_same_weights(seed):
         state = network.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in start.items())
     other = build("mlp", seed + 1)
-    for key in ("fc.weight", "weight_binarizer.layers.0.weight"):
+    for key in ("fc.weight", "trunk.stages.0.0.conv.weight_binarizer.layers.0.weight"):
         assert not torch.equal(other.state_dict()[key], networks["mlp"].state_dict()[key])
     assert torch.equal(
         build("mlp", seed).weight_binarizer.layers[1].weight, networks["mlp"].weight_binarizer.layers[1].weight

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from bnc_repro.binarizers.base import set_progress
 from bnc_repro.binarizers.registry import get
 from bnc_repro.images.networks import CLASSIFIERS
 from bnc_repro.layers.binary import BinaryConv2d, BinaryLinear
@@ -99,12 +100,18 @@ def test_standardised_weights_have_deviation_one():
     assert torch.allclose(seen.square().mean(1), torch.ones(4), atol=1e-4)
 
 
-def test_layers_own_what_they_make_and_borrow_what_they_get():
-    """An instance given to a layer is used, and is not among the layer's own modules."""
+def test_layers_hold_their_binarizers_as_modules():
+    """An instance is used and held; two layers that share one have its parameters once, and hear of progress."""
     shared = get("mlp")
-    layer = BinaryLinear(3, 2, weight_binarizer=shared, activation_binarizer="linear")
-    assert layer.weight_binarizer is shared
-    assert [name for name, _ in layer.named_children()] == ["activation_binarizer"]
+    first = BinaryLinear(3, 2, weight_binarizer=shared, activation_binarizer="ede")
+    layers = nn.Sequential(first, BinaryLinear(2, 2, weight_binarizer=shared))
+    assert layers[0].weight_binarizer is layers[1].weight_binarizer is shared
+    assert len(list(layers.parameters())) == 4 + len(list(shared.parameters()))
+    set_progress(layers, 0.5)
+    assert (shared.progress, layers[0].activation_binarizer.progress) == (0.5, 0.5)
+    layers.double().eval()
+    assert shared.layers[0].weight.dtype == torch.float64
+    assert not shared.training
 
 
 def test_a_forward_that_fails_leaves_no_evaluator_behind():

@@ -334,7 +334,7 @@ def broken(document, kind):
         ("orphan", "annotation 101 has image 77, which is not listed: add the image"),
         ("listed", "image 9 is listed, but .*nowhere.png is missing: copy the pictures"),
         ("unsized", "image 1 lacks file_name, width or height: add them"),
-        ("nameless", "without an id: give each a number"),
+        ("nameless", "have no id: give each a number"),
         ("nobody", "has no person with a labelled keypoint, crowds aside: take another split"),
     ],
 )

@@ -58,14 +58,22 @@ def test_nonsense_is_refused_naming_the_key(values, sentence):
 
 def test_whole_numbers_pass_as_numbers_and_lists_as_tuples():
     """An int fits a float key; lists become tuples; null is a float network."""
-    made = make_recipe(learning_rate=1, milestones=[1, 2], weight_binarizer=None, data={"image_size": [8, 12]})
+    made = make_recipe(
+        learning_rate=1, milestones=[1, 2], schedule="steps", weight_binarizer=None, data={"image_size": [8, 12]}
+    )
     assert type(made.learning_rate) is float
     assert (made.milestones, made.weight_binarizer, made.data.image_size) == ((1, 2), None, (8, 12))
 
 
 def test_a_recipe_survives_its_row():
     """make(**as_dict(recipe)) is the recipe, and as_dict holds no tuple."""
-    made = make_recipe(blocks=[2, 2], milestones=[3], data={"root": "x", "kind": "cifar10"}, pose={"decode": "argmax"})
+    made = make_recipe(
+        blocks=[2, 2],
+        milestones=[3],
+        schedule="steps",
+        data={"root": "x", "kind": "cifar10"},
+        pose={"decode": "argmax"},
+    )
     assert make_recipe(**as_dict(made)) == made
     assert as_dict(made)["blocks"] == [2, 2]
 
@@ -129,8 +137,8 @@ def test_unknown_experiment_profile_and_arm_list_the_nearest_first():
     """Names outside of the tables are answered with the known ones, the nearest first."""
     with pytest.raises(ValueError, match="unknown experiment 'coco'; known, nearest first: coco_pose"):
         recipe_of("coco")
-    with pytest.raises(ValueError, match="unknown profile 'samll'; known, nearest first: small"):
-        recipe_of("coco_pose", "samll")
+    with pytest.raises(ValueError, match="unknown profile 'smalle'; known, nearest first: small"):
+        recipe_of("coco_pose", "smalle")
 
 
 def test_outside_of_a_clone_the_remedy_is_named(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 Source: the straight-through estimator, Bengio, Leonard, Courville 2013 (1308.3432), with any factor in its place.
 """
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -64,9 +65,12 @@ class Binarizer(nn.Module):
         return _RuledSign.apply(real(x), self.hard, self.rule)
 
     def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors) -> None:
-        """A float twin's checkpoint has no classifier: its parameters then keep their start."""
+        """A float twin's checkpoint has no classifier: its parameters then keep their start, which is said."""
         if not any(key.startswith(prefix) for key in state):
-            state.update({prefix + key: value for key, value in self.state_dict().items()})
+            own = self.state_dict()
+            state.update({prefix + key: value for key, value in own.items()})
+            if own:
+                logging.getLogger("bnc_repro").info(f"{prefix.rstrip('.')} keeps its start: the checkpoint has none")
         super()._load_from_state_dict(state, prefix, metadata, strict, missing, unexpected, errors)
 
 

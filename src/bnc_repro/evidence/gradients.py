@@ -119,7 +119,7 @@ def study(rows: list[dict], runs: Path | None = None) -> pd.DataFrame:
     start = flips(task.network, x, labels)
     run(recipe, runs, reuse_published=False)
     file = folder_of(recipe, runs) / checkpoint.NAMES[0]
-    end = flips(load_network(file, device)[0], x, labels)
+    end = flips(load_network(file, device, (recipe.weight_binarizer, recipe.activation_binarizer))[0], x, labels)
     means, lines = by_arm(rows), []
     for row in rows:
         if row["seed"] == first["seed"] and row["status"] == "finished":

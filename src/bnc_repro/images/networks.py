@@ -28,8 +28,9 @@ class ResNet(BinaryNetwork):
         preset: str = "fixed",
         standardize: bool = False,
     ) -> None:
-        super().__init__(weight_binarizer, activation_binarizer, preset, standardize)
-        self.trunk = Trunk(blocks, width, stem, channels, **self.binary)
+        super().__init__()
+        binary = self.shared(weight_binarizer, activation_binarizer, preset, standardize)
+        self.trunk = Trunk(blocks, width, stem, channels, **binary)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(self.trunk.features, num_classes)
         initialise(self)

@@ -9,6 +9,7 @@ Legend: N images, C channels, H and W rows and columns.
 
 from torch import Tensor, nn
 
+from ..binarizers.base import Binarizer
 from ..binarizers.registry import get
 from .binary import BinaryConv2d
 from .sharing import share_evaluator
@@ -69,21 +70,26 @@ class Trunk(nn.Module):
 
 
 class BinaryNetwork(nn.Module):
-    """A network that holds its two binarizers once, at the top, for all of its layers.
+    """A network whose binary layers share their two binarizers, and one evaluator a step."""
 
-    `binary` is what its layers take: weight_binarizer, activation_binarizer, standardize.
-    """
-
-    def __init__(self, weight_binarizer, activation_binarizer, preset: str, standardize: bool) -> None:
-        super().__init__()
-        self.weight_binarizer = get(weight_binarizer, preset=preset)
-        self.activation_binarizer = get(activation_binarizer, preset=preset)
-        self.binary = {
-            "weight_binarizer": self.weight_binarizer,
-            "activation_binarizer": self.activation_binarizer,
+    def shared(self, weight_binarizer, activation_binarizer, preset: str, standardize: bool) -> dict:
+        """What each binary layer takes: weight_binarizer, activation_binarizer (one of each), standardize."""
+        share_evaluator(self)
+        return {
+            "weight_binarizer": get(weight_binarizer, preset=preset),
+            "activation_binarizer": get(activation_binarizer, preset=preset),
             "standardize": standardize,
         }
-        share_evaluator(self)
+
+    @property
+    def weight_binarizer(self) -> Binarizer | None:
+        """The first binary layer's, which all share unless each has its own; None: float."""
+        return next((m.weight_binarizer for m in self.modules() if isinstance(m, BinaryConv2d)), None)
+
+    @property
+    def activation_binarizer(self) -> Binarizer | None:
+        """As `weight_binarizer`."""
+        return next((m.activation_binarizer for m in self.modules() if isinstance(m, BinaryConv2d)), None)
 
 
 def initialise(network: nn.Module) -> None:

@@ -4,11 +4,12 @@ forward: y = conv(b_a(x), alpha b_w(w_c)), w_c = weight minus its mean per outpu
 per output channel without gradient (2205.07433, released code; the scale is XNOR-Net's). With
 `standardize=True` the weights are divided by their deviation too before they are binarized (IR-Net).
 `None` for both binarizers is the float layer. `weight` stays `weight`, so float checkpoints load.
-A layer owns the binarizers it makes from names; an instance belongs to whoever made it (a network holds its
-shared classifier once, at the top, unless `own_binarizers` gives each layer a copy). Zero padding comes after
-the sign: border inputs are 0, as everywhere in this field; bit-packed inference must know.
+A layer holds its binarizers as modules. An instance that several layers are given is one module that all of them hold,
+as torch has it for shared weights: its parameters count once, and stand in the state of each layer.
+Zero padding comes after the sign: border inputs are 0, as everywhere in this field; bit-packed inference must know.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,23 +25,31 @@ class _BinaryOperands(nn.Module):
     weight: nn.Parameter
     weight_binarizer: Binarizer | None
     activation_binarizer: Binarizer | None
-    evaluator: Evaluator | None = None  # this step's, if `share_evaluator` made one
+    evaluator: Evaluator | None = None  # this forward's, if `share_evaluator` made one
+    last_evaluator: Evaluator | None = None  # of the forward before, whose backward may still come
+
+    def __getstate__(self) -> dict:
+        """Without evaluators, which are no state: a copy, or what is pickled, makes its own."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("evaluator", "last_evaluator")}
 
     def _set_binarizers(self, weight_binarizer, activation_binarizer, standardize: bool) -> None:
         self.standardize = standardize
-        for name, binarizer in (("weight_binarizer", weight_binarizer), ("activation_binarizer", activation_binarizer)):
-            if isinstance(binarizer, Binarizer):
-                object.__setattr__(self, name, binarizer)  # not registered: the giver holds it
-            else:
-                setattr(self, name, get(binarizer))
+        self.weight_binarizer, self.activation_binarizer = get(weight_binarizer), get(activation_binarizer)
 
     def binary_weight(self) -> Tensor:
         """alpha b_w(w_c), two values per output channel; the plain weight if it stays float."""
         if self.weight_binarizer is None:
             return self.weight
         latent, scale = self.latent_and_scale()
-        shared = (self.evaluator,) if self.evaluator else ()
-        return scale * self.weight_binarizer(latent, *shared)
+        evaluator = self.evaluator or self._evaluator_of_the_forward()
+        return scale * (self.weight_binarizer(latent, evaluator) if evaluator else self.weight_binarizer(latent))
+
+    def _evaluator_of_the_forward(self) -> Evaluator | None:
+        """The last forward's evaluator within a backward pass: activation checkpointing computes a part again there,
+        and must find what the forward had."""
+        if self.last_evaluator is None or torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+            return None
+        return self.last_evaluator
 
     def latent_and_scale(self) -> tuple[Tensor, Tensor]:
         """`latent_weight`, and alpha (O, 1, ...)."""

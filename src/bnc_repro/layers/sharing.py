@@ -5,44 +5,70 @@ import copy
 import torch
 from torch import nn
 
+from ..binarizers.base import Binarizer
 from ..binarizers.classifier import Classifier
 from .binary import _BinaryOperands
 from .latent import latent_range
 
 
 def share_evaluator(network: nn.Module) -> None:
-    """From now on one evaluator a step serves all layers that share the network's learnt binarizer; evaluation needs
-    none. A part of `network` that is computed twice (activation checkpointing) would find it gone: not for use
-    together."""
-    network.register_forward_pre_hook(_make_evaluator)
-    network.register_forward_hook(_forget, always_call=True)  # one left behind would be of old weights
+    """From now on one evaluator a step serves all layers of `network` that share a learnt weight binarizer; evaluation
+    needs none. Once for a network is enough: a second call changes nothing."""
+    if _make_evaluators not in network._forward_pre_hooks.values():
+        network.register_forward_pre_hook(_make_evaluators)
+        network.register_forward_hook(_forget, always_call=True)  # one left behind would be of old weights
+        network.register_load_state_dict_pre_hook(_spread_classifiers)
 
 
-def _sharing(network: nn.Module) -> list[_BinaryOperands]:
-    shared = network.weight_binarizer
-    return [m for m in network.modules() if isinstance(m, _BinaryOperands) and m.weight_binarizer is shared]
+def _layers(network: nn.Module) -> list[_BinaryOperands]:
+    return [module for module in network.modules() if isinstance(module, _BinaryOperands)]
+
+
+def _make_evaluators(network: nn.Module, inputs: tuple) -> None:
+    if not torch.is_grad_enabled():
+        return
+    sharing: dict[Classifier, list[_BinaryOperands]] = {}
+    for layer in _layers(network):
+        if isinstance(layer.weight_binarizer, Classifier) and layer.weight_binarizer.tabulated:
+            sharing.setdefault(layer.weight_binarizer, []).append(layer)
+    for classifier, layers in sharing.items():
+        if len(layers) > 1:
+            evaluator = classifier.evaluator([latent_range(layer.weight, layer.standardize) for layer in layers])
+            for layer in layers:
+                layer.evaluator = evaluator
 
 
 def _forget(network: nn.Module, *_) -> None:
-    for layer in _sharing(network):
-        layer.evaluator = None
+    for layer in _layers(network):
+        layer.last_evaluator, layer.evaluator = layer.evaluator, None
 
 
-def _make_evaluator(network: nn.Module, inputs: tuple) -> None:
-    shared, layers = network.weight_binarizer, _sharing(network)
-    if layers and isinstance(shared, Classifier) and shared.tabulated and torch.is_grad_enabled():
-        evaluator = shared.evaluator([latent_range(layer.weight, layer.standardize) for layer in layers])
-        for layer in layers:
-            layer.evaluator = evaluator
+def _spread_classifiers(network: nn.Module, state: dict, prefix: str, *_) -> None:
+    """A state may hold a shared classifier once, at the top, as the released code and older checkpoints do: give it to
+    every layer. Raises ValueError where some layers' classifiers are there and others' are not."""
+    wanted: dict[str, str] = {}  # key of a layer's classifier -> its key at the top
+    for path, layer in network.named_modules():
+        if isinstance(layer, _BinaryOperands):
+            operands: dict[str, Binarizer | None] = {
+                "weight_binarizer": layer.weight_binarizer,
+                "activation_binarizer": layer.activation_binarizer,
+            }
+            for operand, binarizer in operands.items():
+                for name in () if binarizer is None else dict(binarizer.named_parameters()):
+                    below = ".".join(filter(None, (path, operand, name)))
+                    wanted[prefix + below] = f"{prefix}{operand}.{name}"
+    held = sum(key in state for key in wanted)
+    tops = {top for top in wanted.values() if top in state and top not in wanted}
+    state.update({key: state[top] for key, top in wanted.items() if top in tops})
+    for top in tops:
+        del state[top]
+    if 0 < held < len(wanted):
+        lost = next(key for key in wanted if key not in state)
+        raise ValueError(f"the state holds classifiers of some layers and not of others, such as {lost}")
 
 
 def own_binarizers(network: nn.Module) -> None:
-    """Give each binary layer of `network` its own copy of the binarizers it shared; the shared ones are dropped."""
-    for module in network.modules():
-        for name in ("weight_binarizer", "activation_binarizer"):
-            if isinstance(module, _BinaryOperands):
-                shared = getattr(module, name)
-                module.__dict__.pop(name, None)
-                setattr(module, name, copy.deepcopy(shared))
-            elif hasattr(module, name):
-                setattr(module, name, None)
+    """Give each binary layer of `network` its own copy of the binarizers it shared."""
+    for layer in _layers(network):
+        layer.weight_binarizer = copy.deepcopy(layer.weight_binarizer)
+        layer.activation_binarizer = copy.deepcopy(layer.activation_binarizer)

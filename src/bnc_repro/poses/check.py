@@ -8,11 +8,10 @@ A finding is something that would stop, spoil or silently shrink a data set. Pic
 by their EXIF tag are read correctly, so they are notes, not findings.
 """
 
-from collections import Counter
 from pathlib import Path
 
 from ..images.check import look_at_pictures
-from .people import faults, load_annotations
+from .people import faults, leaves_its_folder, load_annotations
 
 COCO_SPLITS = ("train2017", "val2017")
 
@@ -39,21 +38,10 @@ def _check_split(folder, split, notes):
         document, file = load_annotations(folder, split)
     except ValueError as error:
         return [str(error)]
-    findings = []
-    for part in ("images", "annotations"):
-        incomplete = sum("id" not in entry for entry in document[part])
-        if incomplete:
-            return [f"{file}: {incomplete} of the {part} have no id: give each a number of its own"]
-        used = Counter(entry["id"] for entry in document[part])
-        findings += [
-            f"{file}: id {entry} is used by {times} {part}: give each a number of its own"
-            for entry, times in used.items()
-            if times > 1
-        ]
-    findings += faults(folder, split)
-
-    listed = [entry for entry in document["images"] if {"file_name", "width", "height"} <= entry.keys()]
-    present = [entry for entry in listed if (folder / split / entry["file_name"]).is_file()]
+    findings = faults(folder, split)
+    listed = [entry for entry in document["images"] if {"id", "file_name", "width", "height"} <= entry.keys()]
+    within = [entry for entry in listed if not leaves_its_folder(entry["file_name"])]
+    present = [entry for entry in within if (folder / split / entry["file_name"]).is_file()]
     seen = look_at_pictures([folder / split / entry["file_name"] for entry in present], notes)
     for image, (fault, size) in zip(present, seen):
         if fault:

@@ -229,15 +229,14 @@ def evaluate(
     if ids is not None:
         wanted = set(np.asarray(ids).tolist())
         document["annotations"] = [entry for entry in document["annotations"] if entry["id"] in wanted]
-    for entry in document["annotations"]:
+    for number, entry in enumerate(document["annotations"], 1):
+        entry["id"], own_id = number, entry["id"]  # COCOeval takes id 0 for "unmatched"
         entry.setdefault("iscrowd", 0)
         if "num_keypoints" not in entry:
             entry["num_keypoints"] = int(np.count_nonzero(entry["keypoints"][2::3]))
         if "area" not in entry:
             if entry["num_keypoints"] and not entry["iscrowd"]:
-                raise ValueError(
-                    f"{file}: annotation {entry['id']} has no area, which OKS needs: add it, or measure PCK"
-                )
+                raise ValueError(f"{file}: annotation {own_id} has no area, which OKS needs: add it, or measure PCK")
             entry["area"] = float(np.prod(entry.get("bbox", (0, 0, 0, 0))[2:]))  # of one that nobody is compared with
     with contextlib.redirect_stdout(io.StringIO()):
         truth: Any = COCO()

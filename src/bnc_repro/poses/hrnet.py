@@ -85,26 +85,25 @@ class BHRNet(BinaryNetwork):
     ) -> None:
         if stem or head:
             raise ValueError("bhrnet has its own stem and no head: leave the recipe keys stem and head out")
-        super().__init__(weight_binarizer, activation_binarizer, preset, standardize)
+        super().__init__()
+        binary = self.shared(weight_binarizer, activation_binarizer, preset, standardize)
         first = min(FIRST, 2 * width)
         self.stem = nn.Sequential(
             nn.Conv2d(channels, first, 3, 2, 1, bias=False),
             nn.BatchNorm2d(first),
             nn.PReLU(first),
-            Block(first, first, 2, **self.binary),
-            *(Block(first, first, 1, **self.binary) for _ in range(units)),
+            Block(first, first, 2, **binary),
+            *(Block(first, first, 1, **binary) for _ in range(units)),
         )
         self.enter, self.stages, before = nn.ModuleList(), nn.ModuleList(), first
         widths = [width]
-        self.first = Block(first, width, 1, **self.binary)
+        self.first = Block(first, width, 1, **binary)
         for stage, count in enumerate(blocks, 1):
-            self.enter.append(Block(before if len(widths) == 1 else widths[-1], 2 * widths[-1], 2, **self.binary))
+            self.enter.append(Block(before if len(widths) == 1 else widths[-1], 2 * widths[-1], 2, **binary))
             widths = [*widths, 2 * widths[-1]]
             self.stages.append(
                 nn.ModuleList(
-                    Exchange(
-                        widths, units, 1 if (stage, module) == (len(blocks), count) else len(widths), **self.binary
-                    )
+                    Exchange(widths, units, 1 if (stage, module) == (len(blocks), count) else len(widths), **binary)
                     for module in range(1, count + 1)
                 )
             )

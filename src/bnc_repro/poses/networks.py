@@ -35,14 +35,15 @@ class SBPN(BinaryNetwork):
         preset: str = "fixed",
         standardize: bool = False,
     ) -> None:
-        super().__init__(weight_binarizer, activation_binarizer, preset, standardize)
-        self.trunk = Trunk(blocks, width, stem, channels, **self.binary)
+        super().__init__()
+        binary = self.shared(weight_binarizer, activation_binarizer, preset, standardize)
+        self.trunk = Trunk(blocks, width, stem, channels, **binary)
         self.stride = {"imagenet": 4, "half": 2, "full": 1}[stem] * 2 ** (len(blocks) - 1)
         head, steps, before = head or 4 * width, round(math.log2(self.stride / 4)), self.trunk.features
         self.head = nn.Sequential()
         for _ in range(steps):
             self.head.append(nn.Upsample(scale_factor=2))
-            self.head.append(Block(before, head, 1, **self.binary))
+            self.head.append(Block(before, head, 1, **binary))
             before = head
         self.heatmaps = nn.Conv2d(before, num_keypoints, 1)
         initialise(self)

@@ -7,7 +7,9 @@ Legend: N people, K keypoints; points are (x, y) px, counted from pixel centres;
 """
 
 import json
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -104,8 +106,11 @@ def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton | None)
         yield str(error)
         return
     count = len(skeleton.names)
-    if any("id" not in entry for entry in [*document["images"], *document["annotations"]]):
-        yield f"{file} has images or annotations without an id: give each a number of its own"
+    incomplete = {part: sum("id" not in entry for entry in document[part]) for part in ("images", "annotations")}
+    for part, count_of_them in incomplete.items():
+        if count_of_them:
+            yield f"{file}: {count_of_them} of the {part} have no id: give each a number of its own"
+    if any(incomplete.values()):
         return
     if len(category["keypoints"]) != count:
         yield (
@@ -113,12 +118,15 @@ def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton | None)
             f"was passed {count}: pass this data set's own, or none"
         )
         return
+    yield from _bad_ids(document, file)
     present = set(os.listdir(folder)) if folder.is_dir() else set()
     images = {}
     for image in document["images"]:
         images[image["id"]] = image
         if not {"file_name", "width", "height"} <= image.keys():
             yield f"{file}: image {image['id']} lacks file_name, width or height: add them"
+        elif leaves_its_folder(image["file_name"]):
+            yield f"{file}: image {image['id']} is called {image['file_name']}, outside of {folder}: name it within"
         elif image["file_name"] not in present and not (folder / image["file_name"]).is_file():
             yield (
                 f"{file}: image {image['id']} is listed, but {folder / image['file_name']} is missing: "
@@ -132,6 +140,8 @@ def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton | None)
             yield f"{where} has no keypoints: take person_keypoints_*.json, or remove the annotation"
         elif len(entry["keypoints"]) != 3 * count:
             yield f"{where} has {len(entry['keypoints'])} keypoint numbers, not 3 x {count}: mend or remove it"
+        elif (why := _bad_numbers(entry["keypoints"])) is not None:
+            yield f"{where} has {why}: mend or remove it"
         elif entry.get("image_id") not in images:
             yield f"{where} has image {entry.get('image_id')}, which is not listed: add the image or remove it"
         elif _is_person(entry) and "width" in (image := images[entry["image_id"]]):
@@ -143,6 +153,36 @@ def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton | None)
                     f"{where} has a box {box} outside its image {image['id']} of {image['width']} x "
                     f"{image['height']} px: correct or remove it"
                 )
+
+
+def leaves_its_folder(name: str) -> bool:
+    """Whether a picture's name in an annotation file leads out of the pictures' folder."""
+    return Path(name).is_absolute() or ".." in Path(name).parts
+
+
+def _bad_ids(document: dict, file: Path) -> Iterator[str]:
+    """Ids that are no whole numbers, or that two of a kind share."""
+    for part in ("images", "annotations"):
+        used: Counter = Counter()
+        for entry in document[part]:
+            if type(entry["id"]) is int:
+                used[entry["id"]] += 1
+            else:
+                yield f"{file}: one of the {part} has the id {entry['id']!r}: give it a whole number of its own"
+        for number, times in used.items():
+            if times > 1:
+                yield f"{file}: id {number} is used by {times} {part}: give each a number of its own"
+
+
+def _bad_numbers(keypoints: list) -> str | None:
+    """What is wrong with an annotation's numbers x, y, v, x, y, v, ...; None: nothing."""
+    for name, values in (("x", keypoints[0::3]), ("y", keypoints[1::3]), ("visibility", keypoints[2::3])):
+        for joint, value in enumerate(values):
+            if type(value) not in (int, float) or not math.isfinite(value):
+                return f"{value!r} as {name} of keypoint {joint}"
+            if name == "visibility" and value not in (0, 1, 2):
+                return f"visibility {value} of keypoint {joint}, which is 0, 1 or 2"
+    return None
 
 
 def _is_person(annotation: dict) -> bool:

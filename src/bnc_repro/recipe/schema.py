@@ -150,7 +150,24 @@ def check(recipe: Recipe) -> None:
         raise ValueError(f"recipe key head belongs to pose networks, {recipe.experiment} has none; leave it out")
     if any(count < 1 for count in recipe.blocks):
         raise ValueError(f"recipe key blocks counts blocks per stage, each at least 1, got {list(recipe.blocks)}")
+    _check_schedule(recipe)
     _check_data(recipe.data)
+
+
+def _check_schedule(recipe: Recipe) -> None:
+    for key in ("milestones", "classifier_milestones"):
+        if any(epoch < 1 for epoch in getattr(recipe, key)):
+            raise ValueError(f"recipe key {key} names epochs from 1 on, got {list(getattr(recipe, key))}")
+    if bool(recipe.milestones) != (recipe.schedule == "steps"):
+        raise ValueError("recipe keys milestones and schedule: steps belong together: give both, or neither")
+    if recipe.epochs and recipe.warmup_epochs >= recipe.epochs:
+        raise ValueError(f"recipe key warmup_epochs is {recipe.warmup_epochs:g} of {recipe.epochs} epochs: take fewer")
+    if recipe.released_schedule and (recipe.schedule != "linear" or recipe.warmup_epochs):
+        raise ValueError("recipe key released_schedule is linear and without a warm-up: leave schedule and warmup out")
+    learnt = {"linear", "mlp"} & {recipe.weight_binarizer, recipe.activation_binarizer}
+    if (recipe.rule and not learnt) or (recipe.hidden and "mlp" not in learnt):
+        key = "hidden" if recipe.hidden else "rule"
+        raise ValueError(f"recipe key {key} is of the learnt binarizer, which this recipe does not use; leave it out")
 
 
 def _check_data(data: Data) -> None:

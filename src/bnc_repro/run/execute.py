@@ -163,7 +163,8 @@ def _teacher(recipe: Recipe, runs: Path | None, device: torch.device) -> nn.Modu
                 "on a machine without it put the file into torch's hub folder (TORCH_HOME/hub/checkpoints)"
             ) from error
         return on_device(network, device).eval()
-    return load_network(recipe.teacher, device)[0]
+    own = (recipe.weight_binarizer, recipe.activation_binarizer)  # which the user's own recipe names
+    return load_network(recipe.teacher, device, own)[0]
 
 
 def _checkpoint_of(recipe: Recipe, runs: Path | None) -> Path:

@@ -1,12 +1,13 @@
 """A checkpoint judged: its network, its metrics on a data set, its predictions."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..binarizers.registry import own_file
 from ..recipe.build import make_recipe
 from ..recipe.schema import Recipe
 from ..training import checkpoint
@@ -15,10 +16,21 @@ from .identity import missing_data
 from .tasks import task_module
 
 
-def load_network(path: str | Path, device: torch.device) -> tuple[nn.Module, Recipe, list[str]]:
-    """The network of a checkpoint, its recipe, and the names of its classes or keypoints."""
+def load_network(
+    path: str | Path, device: torch.device, own: Collection[str | None] = ()
+) -> tuple[nn.Module, Recipe, list[str]]:
+    """The network of a checkpoint, its recipe, and the names of its classes or keypoints.
+
+    A checkpoint may name a binarizer of somebody's own, FILE.py:NAME. That file runs only if the user names it too, in
+    `own`. Raises ValueError otherwise, and for a damaged checkpoint.
+    """
     state = checkpoint.load(path)
     recipe, labels = make_recipe(**state["recipe"]), state["labels"]
+    for name in (recipe.weight_binarizer, recipe.activation_binarizer):
+        if own_file(name) and name not in own:
+            raise ValueError(
+                f"{path} was trained with {name}, a file that it would run: look at the file, then say --own {name}"
+            )
     network = task_module(recipe.experiment).make_network(recipe, len(labels))
     try:
         network.load_state_dict(state["network"])
@@ -30,9 +42,10 @@ def load_network(path: str | Path, device: torch.device) -> tuple[nn.Module, Rec
     return on_device(network, device).eval(), recipe, labels
 
 
-def evaluate(path: str | Path, data: str | None, device: torch.device) -> dict:
-    """The metrics of a checkpoint on the data it was judged by, or on another folder of the same kind."""
-    network, recipe, labels = load_network(path, device)
+def evaluate(path: str | Path, data: str | None, device: torch.device, own: Collection[str] = ()) -> dict:
+    """The metrics of a checkpoint on the data it was judged by, or on another folder of the same kind; `own` as in
+    `load_network`."""
+    network, recipe, labels = load_network(path, device, own)
     if data is not None:
         recipe = replace(recipe, data=replace(recipe.data, root=str(Path(data).resolve())))
     if not recipe.data.folder.is_dir():
@@ -46,9 +59,9 @@ def evaluate(path: str | Path, data: str | None, device: torch.device) -> dict:
     return task.evaluate(network)
 
 
-def predict(path: str | Path, pictures: list[Path], device: torch.device) -> Iterator[dict]:
+def predict(path: str | Path, pictures: list[Path], device: torch.device, own: Collection[str] = ()) -> Iterator[dict]:
     """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it."""
-    network, recipe, labels = load_network(path, device)
+    network, recipe, labels = load_network(path, device, own)
     predictions = task_module(recipe.experiment).predict_pictures(network, recipe, labels, pictures, device)
     for picture, prediction in zip(pictures, predictions, strict=True):
         yield {"picture": str(picture), **prediction}

@@ -150,6 +150,11 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         epoch, steps_taken = epoch + 1, 0
         curve.append({"epoch": epoch, "loss": losses.mean().item(), "seconds": round(seconds, 2)})
         distributed.agree(network)
+        broken = [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
+        if broken:  # by the last update, which no loss has seen
+            raise Diverged(
+                f"{broken[0]} is not finite after epoch {epoch}; a smaller learning_rate is the usual remedy"
+            )
         if epoch % recipe.evaluate_every == 0 or epoch == recipe.epochs:
             before, signs = signs, weight_signs(network)
             curve[-1] |= {**task.evaluate(network), **estimator_state(network), **weight_health(network, before)}
