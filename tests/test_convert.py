@@ -258,3 +258,54 @@ def test_weight_only_binary_layers_count_as_float_operations():
     assert line.bops == 0
     assert line.flops == 64 * 64 * 8 * 8 * 9
     assert line.bits == 8 * 8 * 9 + 32 * 8 + 32 * 8  # weights, bias, scales
+
+
+def test_a_sequential_root_calls_nothing_new():
+    """Converting adds no child that the root would call: the output of the model stays what its last layer gives."""
+    torch.manual_seed(0)
+    model = small()
+    before = [name for name, _ in model.named_children()]
+    binarize(model, input_size=SIZE)
+    assert [name for name, _ in model.named_children()] == before
+    assert len(model(torch.randn(2, *SIZE)).unique()) > 2
+
+
+def test_activations_first_and_weights_later():
+    """A second call makes binary what the first left float, keeps the first one's, and a third is refused."""
+    torch.manual_seed(0)
+    model = small()
+    first = binarize(model, weight_binarizer=None, activation_binarizer="dsq", input_size=SIZE)
+    kept = [m.activation_binarizer for m in model.modules() if isinstance(m, BinaryConv2d)]
+    second = binarize(model, weight_binarizer="mlp", activation_binarizer="ste", input_size=SIZE)
+    assert second.binary == first.binary == second.proved
+    layers = [m for m in model.modules() if isinstance(m, BinaryConv2d)]
+    assert [layer.activation_binarizer for layer in layers] == kept
+    assert {type(layer.weight_binarizer).__name__ for layer in layers} == {"Classifier"}
+    with pytest.raises(ValueError, match=r"no layer is left to make binary: .*is binary already"):
+        binarize(model)
+
+
+def test_layers_that_would_be_zero_for_ever_stay_float():
+    """One weight per output channel, and weights that are all the same: centring makes them 0, and their gradient."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1, groups=8), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 2, 1)
+    )
+    nn.init.zeros_(model[3].weight)
+    report = binarize(model)
+    assert report.binary == ["2"]
+    assert "one weight per output channel" in report.kept["1"]
+    assert "the same within each channel" in report.kept["3"]
+
+
+def test_activations_of_a_part_that_is_kept_stay():
+    """keep_float='backbone.*' leaves the backbone as it was: its features are the same to the bit."""
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+    head = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    model = nn.ModuleDict({"backbone": backbone, "head": head})
+    x = torch.randn(2, *SIZE)
+    before = backbone(x)
+    report = binarize(model, keep_float="backbone.*", keep_ends=False)
+    assert torch.equal(backbone(x), before)
+    assert set(report.replaced) == {"head.1", "head.3"}

@@ -15,6 +15,7 @@ from bnc_repro.run.execute import _start_from, run
 from bnc_repro.run.identity import folder_of
 from bnc_repro.run.judge import load_network
 from bnc_repro.training import checkpoint
+from bnc_repro.training.loop import Diverged
 from runs import CPU, Stop, interrupt, weights, what_counts
 
 
@@ -194,3 +195,29 @@ def test_the_twin_is_trained_once_and_teaches(recipe, tmp_path):
     assert what_counts(taught) != what_counts(alone)
     run(recipe(teacher="twin", distillation=0.5, epochs=1), tmp_path)
     assert (twin / "row.json").stat().st_mtime_ns == stamp
+
+
+def test_a_checkpoint_runs_no_file_unless_the_user_names_it(recipe, tmp_path):
+    """A checkpoint that was trained with FILE.py:NAME is judged only with that name given again."""
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from pathlib import Path\nfrom bnc_repro.binarizers.base import Binarizer\n"
+        "Path(__file__).with_suffix('.ran').touch()\n\n\nclass Own(Binarizer):\n"
+        "    def derivative(self, x):\n        return x * 0 + 1\n"
+    )
+    name = f"{file}:Own"
+    made = recipe(weight_binarizer=name, epochs=1)
+    run(made, tmp_path / "runs")
+    source, mark = folder_of(made, tmp_path / "runs") / checkpoint.NAMES[0], file.with_suffix(".ran")
+    mark.unlink()
+    with pytest.raises(ValueError, match="a file that it would run: look at the file, then say --own"):
+        load_network(source, CPU)
+    assert not mark.exists()
+    load_network(source, CPU, (name,))
+    assert mark.exists()
+
+
+def test_weights_that_the_last_update_broke_are_a_divergence(recipe, tmp_path):
+    """The loss of the last step was a number, the weights after it are none: no finished row."""
+    with pytest.raises(Diverged, match="is not finite after epoch 1"):
+        run(recipe(epochs=1, batch_size=320, learning_rate=1e38, optimizer="sgd", weight_binarizer=None), tmp_path)

@@ -5,8 +5,9 @@ Every random draw of epoch e comes from (seed, e), so a run that is killed and r
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +151,12 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         epoch, steps_taken = epoch + 1, 0
         curve.append({"epoch": epoch, "loss": losses.mean().item(), "seconds": round(seconds, 2)})
         distributed.agree(network)
-        broken = [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
-        if broken:  # by the last update, which no loss has seen
-            raise Diverged(
-                f"{broken[0]} is not finite after epoch {epoch}; a smaller learning_rate is the usual remedy"
-            )
+        stop_if_not_finite(dict(network.named_parameters()), epoch)  # by the last update, which no loss has seen
         if epoch % recipe.evaluate_every == 0 or epoch == recipe.epochs:
             before, signs = signs, weight_signs(network)
-            curve[-1] |= {**task.evaluate(network), **estimator_state(network), **weight_health(network, before)}
+            measures = task.evaluate(network)
+            stop_if_not_finite(measures, epoch)
+            curve[-1] |= {**measures, **estimator_state(network), **weight_health(network, before)}
         reached = curve[-1].get(task.headline)
         if task.chance and reached is not None and epoch in (CHANCE_EPOCH, recipe.epochs):
             if reached < task.chance + 0.05 * (100 - task.chance):
@@ -205,6 +204,18 @@ def compiled(network: nn.Module, loss_of: Callable, batch: dict, mixed: Callable
     network.load_state_dict(before)
     network.zero_grad()
     return fast
+
+
+def stop_if_not_finite(values: Mapping[str, object], epoch: int) -> None:
+    """Raise Diverged naming the first tensor or measure that is not finite."""
+    for name, value in values.items():
+        if not isinstance(value, (Tensor, float)):
+            continue
+        finite = (
+            value.isfinite().all() if isinstance(value, Tensor) else not isinstance(value, float) or isfinite(value)
+        )
+        if not finite:
+            raise Diverged(f"{name} is not finite after epoch {epoch}; a smaller learning_rate is the usual remedy")
 
 
 def stop_if_diverged(losses: Tensor, first: int, epoch: int, network: nn.Module, again: Callable[[], Tensor]) -> None:

@@ -1,0 +1,154 @@
+"""What follows for an nn.Module follows here: copies, pickles, moves, replicas, checkpointed parts, exports."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from bnc_repro import binarize, create_network
+from bnc_repro.binarizers import get, set_progress
+from bnc_repro.binarizers.base import Binarizer
+from bnc_repro.layers import BinaryConv2d, BinaryLinear
+
+X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def two_layers() -> nn.Module:
+    shared = get("mlp")
+    return nn.Sequential(
+        BinaryConv2d(3, 8, 3, padding=1, weight_binarizer=shared, activation_binarizer="ede"),
+        nn.BatchNorm2d(8),
+        BinaryConv2d(8, 8, 3, padding=1, weight_binarizer=shared, activation_binarizer="progressive"),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        BinaryLinear(8, 4, weight_binarizer=shared),
+    )
+
+
+def registry() -> nn.Module:
+    return create_network(
+        "resnet20", num_classes=4, width=4, blocks=(1, 1), weight_binarizer="mlp", activation_binarizer="ede"
+    )
+
+
+def converted() -> nn.Module:
+    model = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=4)
+    binarize(model, weight_binarizer="mlp", activation_binarizer="ede")
+    return model
+
+
+MODELS = {"layers": two_layers, "registry": registry, "converted": converted}
+
+
+@pytest.fixture(params=MODELS)
+def model(request) -> nn.Module:
+    torch.manual_seed(0)
+    return MODELS[request.param]().eval()
+
+
+def binarizers(model: nn.Module) -> list[Binarizer]:
+    return [module for module in model.modules() if isinstance(module, Binarizer)]
+
+
+def gradients(model: nn.Module) -> list[torch.Tensor]:
+    model.zero_grad()
+    model(X).square().sum().backward()
+    return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
+def test_state_is_reached_through_the_module(model):
+    """Progress, mode, type and device of every binarizer follow the model's."""
+    assert binarizers(model)
+    set_progress(model, 0.5)
+    model.train().double()
+    for binarizer in binarizers(model):
+        assert binarizer.progress == 0.5
+        assert binarizer.training
+        assert all(parameter.dtype == torch.float64 for parameter in binarizer.parameters())
+    model.to("meta")
+    assert all(parameter.is_meta for binarizer in binarizers(model) for parameter in binarizer.parameters())
+
+
+def test_a_copy_is_the_same_and_its_own(model):
+    """deepcopy, pickle and state_dict give the same outputs; the copy shares nothing with it."""
+    model(X).sum().backward()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(X), model(X))
+        assert len(binarizers(other)) == len(binarizers(model))
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(2)
+        assert not torch.equal(next(other.parameters()), next(model.parameters()))
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    again = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.zero_()
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(again(X), model(X))
+
+
+def test_a_model_is_copied_and_pickled_after_a_forward_that_failed(model):
+    """An evaluator is no state: nothing of a step is left that cannot be pickled."""
+    with pytest.raises(RuntimeError):
+        model(X[:, :1])
+    assert torch.equal(pickle.loads(pickle.dumps(copy.deepcopy(model)))(X), model(X))
+
+
+def test_an_average_of_models_has_the_classifier_too(model):
+    """EMA: after one update with decay 0 the average is the model."""
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    average.update_parameters(model)
+    assert torch.equal(average(X), model(X))
+
+
+def test_checkpointed_activations_give_the_same_gradients(model):
+    """A part that is computed again in the backward pass finds the evaluator of its forward."""
+    wanted = gradients(model)
+    parts = [module for module in model.modules() if isinstance(module, BinaryConv2d)]
+    for part in parts:
+        forward = part.forward
+        part.forward = lambda x, forward=forward: checkpoint(forward, x, use_reentrant=False)
+    computed = gradients(model)
+    assert len(computed) == len(wanted)
+    for ours, theirs in zip(computed, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_bfloat16_models_compute(model):
+    """A model in half precision gives finite outputs and gradients of its own type."""
+    model.bfloat16()
+    output = model(X.bfloat16())
+    assert output.dtype == torch.bfloat16
+    output.square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_models_are_exported(model):
+    """torch.export and tracing give the outputs of evaluation."""
+    with torch.no_grad():
+        exported = torch.export.export(model, (X,)).module()
+        assert torch.equal(exported(X), model(X))
+        assert torch.equal(torch.jit.trace(model, X)(X), model(X))
+
+
+def test_frozen_classifiers_get_no_gradient(model):
+    """requires_grad_(False) on the binarizers leaves the weights' gradients as they were."""
+    wanted = dict(zip(dict(model.named_parameters()), gradients(model)))
+    for binarizer in binarizers(model):
+        binarizer.requires_grad_(False)
+    model.zero_grad()
+    model(X).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == ("binarizer" in name), name
+        assert parameter.grad is None or torch.equal(parameter.grad, wanted[name])
