@@ -199,8 +199,10 @@ def same_digits_command(options: argparse.Namespace) -> None:
 def publish_command(options: argparse.Namespace) -> None:
     """Copy current rows from runs/ to results/; write the README's verdict and the notebooks' outputs anew."""
     from .pages import publish
+    from .training.progress import show
 
-    print("\n".join(map(str, publish.publish())))
+    show()
+    print("\n".join(map(str, publish.publish(options.remove))))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -267,7 +269,8 @@ def parser() -> argparse.ArgumentParser:
     same = command("same-digits", same_digits_command)
     same.add_argument("--profile", action="append", choices=PROFILES, help="all that have published rows")
     same.add_argument("--seeds", type=int, default=1, help="so many seeds of each arm of the sample")
-    command("publish", publish_command)
+    published = command("publish", publish_command)
+    published.add_argument("--remove", action="store_true", help="also remove published rows of no arm and seed")
     return top
 
 

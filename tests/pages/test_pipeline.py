@@ -296,6 +296,15 @@ def test_a_published_row_takes_the_place_of_its_recipes_older_one(tmp_path):
     assert (kept["finished_at"], kept["arm"]) == ("later", "mlp")
 
 
+def test_no_published_row_goes_without_being_named(tmp_path):
+    """A profile without arms or seeds names its rows, of whom none is wanted; with them none is superfluous."""
+    row = published("sample", "linear_vs_soft")[0]
+    (tmp_path / "kept.json").write_text(json.dumps(row))
+    recipe = make_recipe(**row["recipe"])
+    assert publish.of_no_arm(tmp_path, []) == [tmp_path / "kept.json"]
+    assert publish.of_no_arm(tmp_path, [recipe]) == []
+
+
 def test_floors_are_passed():
     """On the sample, over three seeds: networks beat softmax regression, pose networks the mean pose, by far."""
     imagenet, coco, _ = (

@@ -400,3 +400,14 @@ def test_detections_that_cover_nothing_warn(file):
     path = detections(file, [GOOD, {**GOOD, "bbox": [400, 5, 10, 10]}, {**GOOD, "bbox": [4, 5, 0, 10]}])
     with pytest.warns(UserWarning, match=r"2 boxes cover nothing .* first entry 1 \(image 2\)"):
         assert len(coco_eval.read_detections(path, file.parents[1], "val2017")) == 1
+
+
+def test_annotation_id_0_counts(tmp_path, file, people):
+    """Perfect predictions have AP 1 whatever the annotations' ids are: 0 is no "unmatched"."""
+    document = json.loads(file.read_text())
+    for number, annotation in enumerate(document["annotations"]):
+        annotation["id"] = number
+    other = tmp_path / file.name
+    other.write_text(json.dumps(document))
+    results = coco_eval.to_results(people, people.joints_px, np.ones(people.visible.shape), nms_threshold=None)
+    assert coco_eval.evaluate(other, results)["AP"] == pytest.approx(1)

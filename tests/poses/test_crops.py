@@ -413,3 +413,30 @@ def test_reading_changes_nothing(root):
     before = copy.deepcopy(people.joints_px)
     people.take([0, 1]).joints_px[:] = 0
     np.testing.assert_array_equal(people.joints_px, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"keypoints": [float("nan"), *[1] * 50]}, "nan as x of keypoint 0"),
+        ({"keypoints": [1, None, *[1] * 49]}, "None as y of keypoint 0"),
+        ({"keypoints": [1, 1, 0.9, *[1] * 48]}, r"visibility 0\.9 of keypoint 0, which is 0, 1 or 2"),
+        ({"id": "seven"}, "one of the annotations has the id 'seven': give it a whole number"),
+        ({"id": 102}, "id 102 is used by 2 annotations"),
+    ],
+)
+def test_numbers_that_are_none_are_named_before_training(tmp_path, change, sentence):
+    """Coordinates, visibilities and ids, by annotation and joint."""
+    document = made_document(4)
+    document["annotations"][0].update(change)
+    with pytest.raises(ValueError, match=sentence):
+        read_people(write(tmp_path, document), "val2017")
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/passwd.png"])
+def test_a_picture_is_not_looked_for_outside_of_its_folder(tmp_path, name):
+    """A name that leads out of the pictures' folder is refused, whether the file is there or not."""
+    document = made_document(4)
+    document["images"][0]["file_name"] = name
+    with pytest.raises(ValueError, match=r"is called .*, outside of .*: name it within"):
+        read_people(write(tmp_path, document), "val2017")

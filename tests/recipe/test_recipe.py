@@ -204,3 +204,21 @@ def test_what_is_no_yaml_is_one_sentence():
     """The text and the line, not a traceback of the parser."""
     with pytest.raises(ValueError, match=r"is no YAML in line 1"):
         parse_settings(["data={root: x"])
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"milestones": [3]}, "milestones and schedule: steps belong together"),
+        ({"schedule": "steps"}, "milestones and schedule: steps belong together"),
+        ({"schedule": "steps", "milestones": [-1]}, r"recipe key milestones names epochs from 1 on, got \[-1\]"),
+        ({"epochs": 2, "warmup_epochs": 2.0}, "recipe key warmup_epochs is 2 of 2 epochs: take fewer"),
+        ({"released_schedule": True, "schedule": "cosine"}, "recipe key released_schedule is linear"),
+        ({"rule": "sum", "weight_binarizer": "ste"}, "recipe key rule is of the learnt binarizer"),
+        ({"hidden": 8, "weight_binarizer": "linear"}, "recipe key hidden is of the learnt binarizer"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(values, sentence):
+    """The key that means nothing here is named."""
+    with pytest.raises(ValueError, match=sentence):
+        make_recipe(**values)

@@ -10,21 +10,23 @@ from PIL import Image
 
 from ..evidence import plots, tables, tuning, verdict
 from ..evidence.rows import published
-from ..recipe.build import make_recipe
+from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, tuned
 from ..recipe.schema import EXPERIMENTS, PROFILES, Recipe
 from ..run.identity import data_fingerprint, folder_of
 from ..training.checkpoint import atomic, write_json
+from ..training.progress import log
 from . import notebook
 
 MARKS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
 
-def publish() -> list[Path]:
+def publish(remove: bool = False) -> list[Path]:
     """Copy each profile's current rows to results/, in place of older rows of the same recipe; then the pages.
 
-    Rows of recipes that the profile no longer has leave results/ (git keeps them) once the new ones are there.
+    Published rows that belong to no arm and seed of the profile any more are named, and stay until `remove` says
+    otherwise (git keeps them).
     """
     root, written = project_root(), []
     for profile in PROFILES:
@@ -43,10 +45,21 @@ def publish() -> list[Path]:
             }
             new = _copied({path: fields for path, fields in there.items() if path.is_file()}, folder)
             written += new
-            if len(new) == len(recipes) == len(there):
-                for path in set(folder.glob("*.json")) - set(new):
+            for path in of_no_arm(folder, [recipe for recipe, _ in recipes]):
+                if remove:
                     path.unlink()
+                else:
+                    log.warning(f"{path} is of no arm and seed of {profile} any more; `publish --remove` takes it away")
     return [*written, *write_pages(root)]
+
+
+def of_no_arm(folder: Path, recipes: list[Recipe]) -> list[Path]:
+    """The rows in a folder of results/ whose recipe is none of `recipes`."""
+    wanted = {json.dumps(recipe_identity(recipe)) for recipe in recipes}
+    rows = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    return [
+        path for path, row in rows.items() if json.dumps(recipe_identity(make_recipe(**row["recipe"]))) not in wanted
+    ]
 
 
 def _wanted(profile: str) -> dict[str, list[tuple[Recipe, dict]]]:
