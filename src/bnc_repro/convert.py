@@ -94,15 +94,13 @@ def binarize(
     before = cost(model, input_size)[-1] if input_size else None
     share_evaluator(model)
     for layer in chosen.values():
-        operands = asked
         if isinstance(layer, (BinaryConv2d, BinaryLinear)):  # the second step of two: what is binary stays as it is
-            own = {"weight_binarizer": layer.weight_binarizer, "activation_binarizer": layer.activation_binarizer}
-            operands = {name: binarizer or asked[name] for name, binarizer in own.items()}
+            operands = {name: binarizer or asked[name] for name, binarizer in _binarizers_of(layer).items()}
             layer._set_binarizers(**operands, standardize=standardize or layer.standardize)
             continue
         layer.__class__ = BINARY[type(layer)]
         assert isinstance(layer, (BinaryConv2d, BinaryLinear))
-        layer._set_binarizers(**operands, standardize=standardize)
+        layer._set_binarizers(**asked, standardize=standardize)
         layer.to(layer.weight.device)  # of a model that was moved before; the classifier keeps its own type
         layer.train(layer.training)
         layer.register_forward_hook(_is_called)
@@ -120,12 +118,16 @@ def _weighted(model: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in model.named_modules() if isinstance(m, kinds) and m not in within}
 
 
+def _binarizers_of(layer: BinaryConv2d | BinaryLinear) -> dict[str, Binarizer | None]:
+    """By operand, None for one that stays float."""
+    return {"weight_binarizer": layer.weight_binarizer, "activation_binarizer": layer.activation_binarizer}
+
+
 def _nothing_to_do(layer: nn.Module, asked: dict[str, Binarizer | None]) -> str:
     """Why a layer would not change, "" if it would: it is binary already, or its weights would be zero for ever."""
     if isinstance(layer, (BinaryConv2d, BinaryLinear)):
-        own = {"weight_binarizer": layer.weight_binarizer, "activation_binarizer": layer.activation_binarizer}
-        gains = [name for name, binarizer in asked.items() if binarizer is not None and own[name] is None]
-        if not gains:
+        present = _binarizers_of(layer)
+        if not any(binarizer is not None and present[name] is None for name, binarizer in asked.items()):
             return "is binary already"
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)

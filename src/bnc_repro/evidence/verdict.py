@@ -89,7 +89,7 @@ def title(rows: list[dict]) -> str:
     """The title's question in one sentence: where the learnt linear function stands to the hand-made ones (H1), and
     where the best soft one (by its mean) stands to the identity, which has no shape. No: H1 is supported, or the
     identity is above the best soft function, in every condition; yes: that is above both; else not decided."""
-    parts, answers = [], set()
+    clauses, answers = [], set()
     words = {
         "supported": "the learnt linear function is better than each hand-made one",
         "refuted": "a hand-made function is better than the learnt linear one",
@@ -99,8 +99,8 @@ def title(rows: list[dict]) -> str:
         if test.name != "H1" or not test.estimates:
             continue
         rival, headline = hypotheses.hardest(test), test.headline
-        part = (f"under {test.condition} " if test.condition else "") + words[test.verdict]
-        part += f" (weakest: linear − {rival} {hypotheses.shown(test.estimates[rival], headline)})"
+        clause = (f"under {test.condition} " if test.condition else "") + words[test.verdict]
+        clause += f" (weakest: linear − {rival} {hypotheses.shown(test.estimates[rival], headline)})"
         condition_rows = hypotheses.conditions(rows)[test.condition]
         best = _best(condition_rows, leave_out="identity")
         others = [arm for arm in ("linear", "identity") if arm in by_arm(condition_rows) and arm != best]
@@ -110,19 +110,21 @@ def title(rows: list[dict]) -> str:
             word = {"above": "is better than", "below": "is worse than"}.get(
                 relations["identity"], "cannot be told from"
             )
-            part += (
+            clause += (
                 f", and the best soft function {word} the identity, which has no shape"
                 f" ({best} − identity {hypotheses.shown(compared['identity'], headline)})"
             )
         without = test.verdict == "supported" or relations.get("identity") == "below"
         needed = test.verdict == "refuted" and set(relations.values()) == {"above"}
         answers.add("No" if without else "Yes" if needed else "Not decided")
-        parts.append(part)
-    if not parts:
+        clauses.append(clause)
+    if not clauses:
         return "**Is a soft function really necessary?** Too few runs finished to say."
     short = answers.pop() if len(answers) == 1 else "Not decided"
     seeds = len({row["seed"] for row in rows})
-    return f"**Is a soft function really necessary?** {short} on {_data(rows)} with {seeds} seeds: {'; '.join(parts)}."
+    return (
+        f"**Is a soft function really necessary?** {short} on {_data(rows)} with {seeds} seeds: {'; '.join(clauses)}."
+    )
 
 
 def undecided(rows: list[dict]) -> pd.DataFrame:
