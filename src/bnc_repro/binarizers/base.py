@@ -67,9 +67,9 @@ class Binarizer(nn.Module):
     def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors) -> None:
         """A float twin's checkpoint has no classifier: its parameters then keep their start, which is said."""
         if not any(key.startswith(prefix) for key in state):
-            own = self.state_dict()
-            state.update({prefix + key: value for key, value in own.items()})
-            if own:
+            initial = self.state_dict()
+            state.update({prefix + key: value for key, value in initial.items()})
+            if initial:
                 logging.getLogger("bnc_repro").info(f"{prefix.rstrip('.')} keeps its start: the checkpoint has none")
         super()._load_from_state_dict(state, prefix, metadata, strict, missing, unexpected, errors)
 

@@ -115,11 +115,11 @@ def vary(
     """
     wide, turn, turned, flipped, halved, half = draws
     if halved < rules.half_body_chance and len(joints_px) > 8:
-        part = joints_px[upper] if half < 0.5 else joints_px[~upper]
-        if len(part) > 2:
-            side = np.maximum(np.ptp(part, axis=0), 1)
+        half_px = joints_px[upper] if half < 0.5 else joints_px[~upper]
+        if len(half_px) > 2:
+            side = np.maximum(np.ptp(half_px, axis=0), 1)
             grown = side * 1.2  # with the crop's padding 1.5 times the joints' own box, as HRNet has it
-            box_px = np.concatenate((part.min(0) + side / 2 - grown / 2, grown))
+            box_px = np.concatenate((half_px.min(0) + side / 2 - grown / 2, grown))
     scale = 1 + rules.scale_deviation * min(max(wide, -1.0), 1.0)
     degrees = rules.rotation_deviation_degrees * min(max(turn, -2.0), 2.0)
     degrees = degrees if turned < rules.rotation_chance else 0.0

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..layers.inspect import watch
 from ..recipe.build import as_dict, float_twin, make_recipe, merged, with_float_weights
+from ..recipe.clone import from_the_clone
 from ..recipe.profiles import arm_fields, without_arm_fields
 from ..recipe.schema import Recipe
 from ..training import checkpoint, distributed
@@ -53,7 +54,7 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
         teacher = _teacher(recipe, runs, device)
         task = task_module(recipe.experiment).build(recipe, device, teacher)
         _start_from(task.network, recipe, runs)
-        log.info(f"{recipe.experiment} {title(recipe)}, seed {recipe.seed}: {folder}")
+        log.info(f"{recipe.experiment} {title(recipe)}, seed {recipe.seed}: {from_the_clone(folder)}")
         started, status, curve = time.monotonic(), "finished", []
         try:
             if task.train_set is None or not recipe.epochs:
@@ -163,8 +164,8 @@ def _teacher(recipe: Recipe, runs: Path | None, device: torch.device) -> nn.Modu
                 "on a machine without it put the file into torch's hub folder (TORCH_HOME/hub/checkpoints)"
             ) from error
         return on_device(network, device).eval()
-    own = (recipe.weight_binarizer, recipe.activation_binarizer)  # which the user's own recipe names
-    return load_network(recipe.teacher, device, own)[0]
+    named = (recipe.weight_binarizer, recipe.activation_binarizer)  # by the user's own recipe
+    return load_network(recipe.teacher, device, named)[0]
 
 
 def _checkpoint_of(recipe: Recipe, runs: Path | None) -> Path:
