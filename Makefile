@@ -17,7 +17,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install repro test lab publish same-digits small gpu paper presets lock hooks clean clean-runs again
+.PHONY: help install repro test lab docs publish same-digits small gpu paper presets lock hooks clean clean-runs again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,10 @@ test: $(STAMP) ## the whole test suite, notebooks included
 lab: $(STAMP) ## JupyterLab on the notebooks
 	@$(BIN)/dvc pull data.dvc
 	@$(BIN)/jupyter lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS) notebooks
+
+docs: $(STAMP) ## the site, from committed outputs and docstrings: build/site (ARGS='-b linkcheck': follow its links instead)
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs $(ARGS) . build/site
+	@echo 'The site: build/site/docs/index.html'
 
 publish: $(STAMP) ## copy finished rows from runs/ to results/
 	@$(BIN)/python -m bnc_repro publish

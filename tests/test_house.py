@@ -195,8 +195,8 @@ def test_no_file_is_large():
     "tool",
     [
         ["ruff", "check", "--no-cache", "--output-format=concise", "."],
-        ["ruff", "format", "--no-cache", "--check", "src", "tests", "benchmarks", "tools", "requirements"],
-        ["basedpyright"],
+        ["ruff", "format", "--no-cache", "--check", "src", "tests", "benchmarks", "docs", "tools", "requirements"],
+        ["basedpyright", "--pythonpath", sys.executable],
         ["codespell"],
     ],
     ids=lambda words: " ".join(words[:2]),

@@ -20,7 +20,7 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # Each start has a store of its own, or a restarted process may find the addresses of the one before.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 
-# Where the shared disk is slow with many small files: keep shards there (README, "Real data"), unpack them on each
+# Where the shared disk is slow with many small files: keep shards there (docs/how-to/own-data.md), unpack them on each
 # machine's own disk, and read that.
 if [ -n "${SHARDS:-}" ]; then
     export BNC_DATA=${TMPDIR:-/tmp}/bnc_data

@@ -273,10 +273,11 @@ def test_the_reliability_table_counts_collapse_and_reversal():
     assert table.loc["good", "minus ste"] == "+1.00 [+1.00, +1.00]"
 
 
-def test_readme_tables_are_current():
-    """The README's tables are what the published rows say."""
-    text = (ROOT / "README.md").read_text()
-    assert publish.with_results(text) == text, "run `make publish`"
+def test_the_pages_tables_are_current():
+    """The tables between marks are what the published rows say, and none has lost its marks."""
+    texts = [(ROOT / page).read_text() for page in publish.PAGES]
+    assert [publish.with_results(text) for text in texts] == texts, "run `make publish`"
+    assert sorted(re.findall(r"<!-- (\w+):begin -->", "".join(texts))) == ["answer", "small", "times", "verdict"]
 
 
 def test_a_published_row_takes_the_place_of_its_recipes_older_one(tmp_path):

@@ -20,6 +20,7 @@ from ..training.progress import log
 from . import notebook
 
 MARKS = "<!-- {}:begin -->", "<!-- {}:end -->"
+PAGES = ("README.md", "docs/real-data-verdict.md")  # hold tables between marks
 
 
 def publish(remove: bool = False) -> list[Path]:
@@ -98,11 +99,12 @@ def _copied(rows: dict[Path, dict], folder: Path) -> list[Path]:
 
 
 def write_pages(root: Path) -> list[Path]:
-    """The README's verdict and its figure from the published sample rows, and the outputs of executed notebooks."""
-    written = []
-    readme = root / "README.md"
-    with atomic(readme) as temporary:
-        temporary.write_text(with_results(readme.read_text()))
+    """The tables of `PAGES` and the verdict's figure from the published rows, and the outputs of executed notebooks."""
+    written = [root / page for page in PAGES]
+    for page in written:
+        text = with_results(page.read_text())
+        with atomic(page) as temporary:
+            temporary.write_text(text)
     plots.style()
     figure = plots.verdict_figure(*published_rows())
     picture = root / "results" / "figures" / "verdict.png"
@@ -112,7 +114,7 @@ def write_pages(root: Path) -> list[Path]:
         executed = root / "runs" / "sample" / "notebooks" / f"{name}.ipynb"
         if executed.is_file():
             written.append(keep_outputs(executed, root / "notebooks" / f"{name}.ipynb"))
-    return [readme, picture, *written]
+    return [*written, picture]
 
 
 def published_rows(profile: str = "sample") -> list[list[dict]]:
@@ -125,16 +127,19 @@ def published_rows(profile: str = "sample") -> list[list[dict]]:
 
 
 def with_results(text: str) -> str:
-    """`text` with what the published rows say between their marks: verdicts, the title's question, costs."""
+    """`text` with what the published rows say between those marks that it has: verdicts, the title's answer, costs."""
     sample, small = published_rows(), published_rows("small")
     times = tables.times([rows for rows in [*sample, *small] if rows])
     blocks = {
         "verdict": tables.markdown(verdict.table(*sample)),
         "times": tables.markdown(times),
-        "small": f"{tables.markdown(verdict.table(*small))}\n\n{verdict.title(small[2])}",
+        "small": tables.markdown(verdict.table(*small)),
+        "answer": verdict.title(small[2]),
     }
     for name, lines in blocks.items():
         begin, end = (mark.format(name) for mark in MARKS)
+        if begin not in text:
+            continue
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{lines}\n{end}{rest.partition(end)[2]}"
     return text
