@@ -17,7 +17,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install repro test lab docs publish same-digits small gpu paper presets lock hooks clean clean-runs again
+.PHONY: help install repro test lab report docs publish same-digits small gpu paper presets lock hooks clean clean-runs again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,10 @@ test: $(STAMP) ## the whole test suite, notebooks included
 lab: $(STAMP) ## JupyterLab on the notebooks
 	@$(BIN)/dvc pull data.dvc
 	@$(BIN)/jupyter lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS) notebooks
+
+report: $(STAMP) ## every page anew from the published rows, nothing trained (two minutes): runs/sample/report
+	@$(BIN)/dvc pull data.dvc
+	@$(BIN)/python -m bnc_repro report
 
 docs: $(STAMP) ## the site, from committed outputs and docstrings: build/site (ARGS='-b linkcheck': follow its links instead)
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs $(ARGS) . build/site

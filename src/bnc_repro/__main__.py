@@ -178,6 +178,14 @@ def notebook_command(options: argparse.Namespace) -> None:
     print(notebook.execute(options.name, options.profile))
 
 
+def report_command(options: argparse.Namespace) -> None:
+    """Make every page of the report anew from published rows; nothing is trained."""
+    from .pages import report
+
+    pages = [report.write_page(options.page, options.profile)] if options.page else report.report(options.profile)
+    print("\n".join(map(str, pages)))
+
+
 def code_command(options: argparse.Namespace) -> None:
     """Write the fingerprints of code that the stages of a profile depend on."""
     from .pages import stages
@@ -264,6 +272,9 @@ def parser() -> argparse.ArgumentParser:
     page = command("notebook", notebook_command)
     page.add_argument("name", help="its name in notebooks/ without .ipynb")
     page.add_argument("--profile", default="sample", choices=PROFILES)
+    report = command("report", report_command)
+    report.add_argument("--profile", default="sample", choices=PROFILES)
+    report.add_argument("--page", help="this notebook alone, in this process")
     code = command("code", code_command)
     code.add_argument("--profile", default="sample", choices=PROFILES)
     same = command("same-digits", same_digits_command)

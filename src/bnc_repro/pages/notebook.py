@@ -20,16 +20,32 @@ STAGES = {
     "04-verdict": None,
     "05-your-own-model": None,  # no stage of `dvc repro`: it reports nothing
 }
+REPORTED = tuple(name for name in STAGES if name != "05-your-own-model")
+# Tags of cells: one that trains what the clone's runs lack, and says so; one that needs a trained network.
+TRAINS, CHECKPOINT = "trains", "checkpoint"
 
 
 def execute(name: str, profile: str) -> Path:
     """Run notebooks/<name>.ipynb with the profile's parameters; the executed copy and its HTML stand in
     runs/<profile>/notebooks/. Raises ValueError for an unknown name or an undeclared parameter."""
-    import papermill
-    from nbconvert import HTMLExporter
-
     known("notebook", name, STAGES)
     source = project_root() / "notebooks" / f"{name}.ipynb"
+    target = project_root() / "runs" / profile / "notebooks" / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    run_cells(source, target, name, profile)
+    if STAGES[name]:
+        from ..evidence.tables import save_metrics
+        from ..run.execute import run_arms
+
+        save_metrics(run_arms(STAGES[name], profile, **experiment_section(STAGES[name], profile)), profile)
+    return write_html(target)
+
+
+def run_cells(source: Path, target: Path, name: str, profile: str) -> None:
+    """Execute `source`, the notebook `name` or a copy of it, into `target`. Raises ValueError for a parameter that it
+    does not declare."""
+    import papermill
+
     values = parameters(name, profile)
     declared = declared_parameters(source)
     unknown = sorted(set(values) - set(declared))
@@ -38,8 +54,6 @@ def execute(name: str, profile: str) -> Path:
             f"{source.name} does not declare the parameter {', '.join(unknown)}; declared: {', '.join(declared)}. "
             "Add it to the parameters cell or take it out of params.yaml"
         )
-    target = project_root() / "runs" / profile / "notebooks" / source.name
-    target.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
         source,
         target,
@@ -52,13 +66,14 @@ def execute(name: str, profile: str) -> Path:
         autosave_cell_every=60,
         progress_bar=False,
     )
+
+
+def write_html(target: Path) -> Path:
+    """The page of an executed notebook, beside it."""
+    from nbconvert import HTMLExporter
+
     page, _ = HTMLExporter(embed_images=True).from_filename(str(target))
     target.with_suffix(".html").write_text(page)
-    if STAGES[name]:
-        from ..evidence.tables import save_metrics
-        from ..run.execute import run_arms
-
-        save_metrics(run_arms(STAGES[name], profile, **experiment_section(STAGES[name], profile)), profile)
     return target.with_suffix(".html")
 
 

@@ -160,12 +160,9 @@ def keep_outputs(executed: Path, source: Path) -> Path:
     return source
 
 
-TRAINING = ("run_arms(", "gradients.study(")  # train what the clone's runs lack, and then say so
-
-
 def _stable(cell, count: int) -> list:
     """A cell's outputs without what differs at each run (progress of trainings), and with small pictures."""
-    trains = any(call in cell.source for call in TRAINING)
+    trains = notebook.TRAINS in cell.metadata.get("tags", [])
     outputs = [output for output in cell.outputs if not (trains and output.output_type == "stream")]
     for output in outputs:
         if output.output_type == "execute_result":

@@ -35,14 +35,19 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
     """Train one network, or return the row of the same run if it is finished; see `row` for what a row holds.
 
     `runs` is the folder of all runs, runs/ in the clone unless given. With BNC_REPRO_REUSE=results in the
-    environment a published row of exactly this run is taken too. Raises ValueError for a recipe, data or a
-    device that cannot work, before training; Diverged when the loss stops being a number (in the ablation that
-    is a row with status "diverged").
+    environment a published row of exactly this run is taken too; `only` takes no other. Raises ValueError for a
+    recipe, data or a device that cannot work, before training; Diverged when the loss stops being a number (in
+    the ablation that is a row with status "diverged").
     """
     folder = folder_of(recipe, runs)
     published = published_row(recipe) if reuse_published else None
     if published is not None:
         return published
+    if os.environ.get("BNC_REPRO_REUSE") == "only":
+        raise ValueError(
+            f"results/ holds no row of today's code for {recipe.experiment} {title(recipe)}, seed {recipe.seed}, and "
+            "nothing is trained here (BNC_REPRO_REUSE=only); `make repro` trains it, `make publish` keeps the row"
+        )
     show()
     device = pick_device(recipe)
     distributed.meet(device)
@@ -138,7 +143,7 @@ def title(recipe: Recipe) -> str:
 def published_row(recipe: Recipe) -> dict | None:
     """The row of this very run from results/, by today's code or by code that the ledger joins to it, if the
     environment asks for published rows."""
-    if os.environ.get("BNC_REPRO_REUSE") != "results":
+    if os.environ.get("BNC_REPRO_REUSE") not in ("results", "only"):
         return None
     wanted = fingerprints(recipe)
     for row in ledger.rows(recipe.profile, recipe.experiment):
