@@ -25,15 +25,38 @@ def vector(values: np.ndarray, outputs: int, fill: float = 0.0) -> np.ndarray:
     return array
 
 
-def float_weights(weight: np.ndarray, outputs: int) -> tuple[np.ndarray, bool]:
-    """weight (O, n) -> (outputs / block, n, block) floats, zeros behind, and whether blocks are wide."""
-    wide = outputs % (16 * kernels.WIDE_TILE[1]) == 0
-    block = 16 * (kernels.WIDE_TILE[1] if wide else kernels.NARROW_TILE[1])
+def float_weights(weight: np.ndarray, outputs: int, single: bool = False) -> tuple[np.ndarray, int]:
+    """weight (O, n) -> (outputs / block, n, block) floats, zeros behind, and whether blocks are wide (1), narrow (0) or
+    for a single pixel (2)."""
+    wide = 2 if single else int(outputs % (16 * kernels.WIDE_TILE[1]) == 0)
+    block = 16 * (kernels.NARROW_TILE, kernels.WIDE_TILE, kernels.SINGLE_TILE)[wide][1]
     padded = np.zeros((outputs, weight.shape[1]))
     padded[: len(weight)] = weight
     array = aligned(padded.size, np.float32)
     array[:] = padded.reshape(outputs // block, block, -1).transpose(0, 2, 1).ravel()
     return array, wide
+
+
+def winograd_weights(weight: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """weight (O, 3, 7, 7), stride 2 -> the arrays of `program.winograd` and its matrix (7, 7), and whether tiles are wide.
+
+    F(4, 4) along the rows (Toom and Cook; Lavin and Gray, 1509.09308), over even and odd columns at once: 4 sums of 4
+    products from 7 products, at the points 0, 1, -1, 2, -2, 1/2 and infinity.
+    """
+    points = np.array([0, 1, -1, 2, -2, 0.5])
+
+    def powers(count: int) -> np.ndarray:
+        finite = points[:, None] ** np.arange(count)
+        return np.vstack((finite, np.eye(count)[-1]))
+
+    matrix, kernel = np.linalg.inv(powers(7)).T, powers(4)
+    balance = 2.0 ** np.round(np.log2(np.sqrt(np.abs(matrix).sum(1) / np.abs(kernel).sum(1))))
+    matrix, kernel = matrix / balance[:, None], kernel * balance[:, None]
+    phases = np.stack((weight[..., 0::2], np.pad(weight[..., 1::2], ((0, 0),) * 3 + ((0, 1),))), 3)  # (O, 3, 7, 2, 4)
+    transformed = np.einsum("pk,ocrfk->porfc", kernel, phases).reshape(7, len(weight), 42)
+    arrays = [float_weights(of_point, outputs) for of_point in transformed]
+    together = np.concatenate([array for array, _ in arrays] + [np.zeros(outputs), np.ones(outputs)])
+    return vector(together, together.size), vector(matrix.ravel(), 56), arrays[0][1]
 
 
 def sign_words(negative: np.ndarray) -> np.ndarray:
@@ -225,7 +248,7 @@ class Program:
         (height, width), channels = plan.size, plan.channels
         kernel = step.weight.shape[2]
         row = (width + 2 * (kernel // 2)) * channels
-        padded = aligned((height + 2 * (kernel // 2)) * row + 64, np.float32)
+        padded = aligned((height + 2 * (kernel // 2)) * row + 64 + 8 * channels, np.float32)
         inside = self._keep(padded) + (kernel // 2 * row + kernel // 2 * channels) * 4
         self._add(program.IMAGE, inside, channels, height, width, 4 * row)
         outputs = prepared.outputs
@@ -235,14 +258,19 @@ class Program:
         arrays = [address(array) for array in (prepared.weights, prepared.bias, prepared.slope)]
         pixels = kernels.WIDE_TILE[0] if prepared.wide else kernels.NARROW_TILE[0]
         if step.pooled:
-            x = np.arange(wide)
-            nowhere = [0, wide * outputs * 4, 0]
-            table = _tiles([x * step.stride * channels * 4, x * outputs * 4, 0 * x], nowhere, pixels)
-            ring = aligned(4 * (wide + 1) * outputs, np.float32)
+            across = -(-wide // 4)  # Winograd's tiles in a row
+            x, apart = (np.arange(across), 24) if prepared.matrix is not None else (np.arange(wide), step.stride * channels * 4)
+            nowhere = [0, len(x) * outputs * 4, 0]
+            table = _tiles([x * apart, x * outputs * 4, 0 * x], nowhere, pixels)
+            ring, matrix, points = aligned(4 * (4 * across + 1) * outputs, np.float32), 0, 0
+            if prepared.matrix is not None:
+                transformed = (2 * high + 5) * 7 * (across * 6 + 2) + 16
+                matrix = address(prepared.matrix)
+                points = self._keep(aligned(transformed + 7 * (across + 1) * outputs, np.float32))
             self._add(
                 program.STEM_POOL, address(padded), self._keep(table), len(table) // pixels, kernel, 4 * row,
                 kernel * channels, *arrays, outputs, prepared.wide, step.stride, high, wide, address(target.floats),
-                address(target.words), target.depth * 8, self._keep(ring),
+                address(target.words), target.depth * 8, self._keep(ring), matrix, points,
             )  # fmt: skip
             return target
         y, x = _grid(high, wide)
@@ -256,7 +284,7 @@ class Program:
 
     def _products(self, prepared: "Prepared", source: np.ndarray, pixels: int, channels: int, target: int) -> None:
         """A matrix product at every pixel: (pixels, channels) -> (pixels, outputs)."""
-        block = kernels.WIDE_TILE[0] if prepared.wide else kernels.NARROW_TILE[0]
+        block = (kernels.NARROW_TILE, kernels.WIDE_TILE, kernels.SINGLE_TILE)[prepared.wide][0]
         p = np.arange(pixels)
         nowhere = [0, pixels * prepared.outputs * 4, 0]
         table = _tiles([p * channels * 4, p * prepared.outputs * 4, 0 * p], nowhere, block)
@@ -351,18 +379,22 @@ class Prepared:
 
     shortcut: "Prepared | None" = None
     nibbles = False
+    matrix: np.ndarray | None = None  # of Winograd's filtering
 
     def __init__(self, step, kernel: str) -> None:
         if isinstance(step, BinaryBlock):
             self._binary(step, kernel)
             return
-        weight = step.weight
-        if isinstance(step, Convolution):
-            weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+        weight, single = step.weight, isinstance(step, Linear) and step.averaged
+        self.outputs = rounded(len(weight), 16 * kernels.SINGLE_TILE[1] if single else 16)
+        if isinstance(step, Convolution) and step.pooled and weight.shape[1:] == (3, 7, 7) and step.stride == 2:
+            self.weights, self.matrix, self.wide = winograd_weights(weight, self.outputs)
         else:
-            weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 16)))
-        self.outputs = rounded(len(weight))
-        self.weights, self.wide = float_weights(weight, self.outputs)
+            if isinstance(step, Convolution):
+                weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+            else:
+                weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 16)))
+            self.weights, self.wide = float_weights(weight, self.outputs, single)
         self.bias = vector(step.bias, self.outputs)
         self.slope = vector(step.slope if isinstance(step, Convolution) else np.ones(0), self.outputs, 1.0)
 

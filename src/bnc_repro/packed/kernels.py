@@ -11,17 +11,31 @@ everywhere, is zero padding. A byte holds two pixels' counts, p + 16 q, so 17 x 
 Source: the tables are T-MAC's idea (2407.00088) with constant tables; the rest is ours.
 """
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 
 from .lanes import BYTES, F32, FLOATS, HALVES, HOST, I8, I16, I32, I64, INTS, WORDS, Emitter, emitted
 
-jit = njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")
+STAMP = hashlib.blake2b(
+    b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in ("lanes", "kernels", "program")), digest_size=6
+).hexdigest()
+
+
+def jit(function):
+    """Compiled without the interpreter's lock, and kept on disk. numba takes what it kept as long as the function's own
+    file is unchanged; kernels are made of three, so a stamp of all is part of the name under which one is kept."""
+    function.__qualname__ = f"{function.__name__}_{STAMP}"
+    return njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(function)
+
 
 # A tile is a block of registers: so many pixels times so many vectors of outputs (16 floats, or 8 words).
 NARROW_TILE = (14, 1) if HOST.wide else (6, 1)
 WIDE_TILE = (6, 4) if HOST.wide else (6, 1)
+SINGLE_TILE = (1, 4)  # for one row of a matrix
 NARROW_COUNT = (8, 2) if HOST.wide else (2, 2)
 WIDE_COUNT = (4, 4) if HOST.wide else (2, 2)
 LOOKUP_OUTPUTS = 64
@@ -287,7 +301,40 @@ def interleave(e: Emitter, red, green, blue, target):
         e.store(e.builder.shuffle_vector(all_three, undefined, ir.Constant(lanes, order)), target, 64 * i)
 
 
-float_narrow, float_wide = float_tile(*NARROW_TILE), float_tile(*WIDE_TILE)
+@emitted(4)
+def winograd_input(e: Emitter, source, matrix, target, step):
+    """One tile of a row, 14 pixels of 3: matrix (7, 7) times its 7 pairs of pixels (6 floats) -> 7 points of 6 floats,
+    `step` bytes apart. Reads and writes two floats more each."""
+    short = ir.VectorType(F32, 8)
+    pairs = [e.load(short, source, 24 * j) for j in range(7)]
+    for point in range(7):
+        total = None
+        for j, pair in enumerate(pairs):
+            factor = e.splat(e.load(F32, matrix, 28 * point + 4 * j), 8)
+            total = e.builder.fmul(factor, pair) if total is None else e.call("llvm.fma.v8f32", short, factor, pair, total)
+        e.store(total, e.sum(target, e.builder.mul(step, I64(point))))
+
+
+@emitted(6)
+def winograd_output(e: Emitter, points, step, bias, slope, target, pixel_bytes):
+    """16 outputs at 7 points, `step` bytes apart -> prelu(sums + bias) at 4 pixels."""
+    b = e.builder
+    m = [e.load(FLOATS, points, b.mul(step, I64(point))) for point in range(7)]
+    start, negative = e.load(FLOATS, bias), e.load(FLOATS, slope)
+    even1, odd1, even2, odd2 = b.fadd(m[1], m[2]), b.fsub(m[1], m[2]), b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
+    for i in range(4):
+        ones, twos = (even1, even2) if i % 2 == 0 else (odd1, odd2)
+        total = b.fadd(ones, start)
+        total = e.fma(ir.Constant(FLOATS, [float(2**i)] * 16), twos, total)
+        total = e.fma(ir.Constant(FLOATS, [0.5**i] * 16), m[5], total)
+        if i == 0:
+            total = b.fadd(total, m[0])
+        if i == 3:
+            total = b.fadd(total, m[6])
+        e.store(e.prelu(total, negative), target, b.mul(pixel_bytes, I64(i)))
+
+
+float_narrow, float_wide, float_single = float_tile(*NARROW_TILE), float_tile(*WIDE_TILE), float_tile(*SINGLE_TILE)
 count_narrow, count_wide = (count_tile(*tile, block=True) for tile in (NARROW_COUNT, WIDE_COUNT))
 sums_narrow, sums_wide = (count_tile(*tile, block=False) for tile in (NARROW_COUNT, WIDE_COUNT))
 lookup_chunk, lookup_finish = _lookup_chunk(), _lookup_finish()

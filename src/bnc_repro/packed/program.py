@@ -5,6 +5,7 @@ from .kernels import (
     LOOKUP_OUTPUTS,
     NARROW_COUNT,
     NARROW_TILE,
+    SINGLE_TILE,
     WIDE_COUNT,
     WIDE_TILE,
     copy_float,
@@ -13,6 +14,7 @@ from .kernels import (
     count_narrow,
     count_wide,
     float_narrow,
+    float_single,
     float_wide,
     interleave,
     jit,
@@ -28,11 +30,13 @@ from .kernels import (
     store_signs,
     sums_narrow,
     sums_wide,
+    winograd_input,
+    winograd_output,
 )
 
 IMAGE, FLOAT, STEM_POOL, QUARTER, COUNT, CODES, LOOKUP, UPSAMPLE, UPSAMPLE_WORDS, MEAN, OUTPUT = range(11)
-COLUMNS = 19
-_NARROW, _WIDE = 16 * NARROW_TILE[1], 16 * WIDE_TILE[1]
+COLUMNS = 21
+_NARROW, _WIDE, _SINGLE = 16 * NARROW_TILE[1], 16 * WIDE_TILE[1], 16 * SINGLE_TILE[1]
 _FEW, _MANY = 8 * NARROW_COUNT[1], 8 * WIDE_COUNT[1]
 _WIDE_PIXELS, _NARROW_PIXELS = WIDE_TILE[0], NARROW_TILE[0]
 _MANY_PIXELS, _FEW_PIXELS = WIDE_COUNT[0], NARROW_COUNT[0]
@@ -56,8 +60,18 @@ def image(source, target, channels, height, width, row_bytes):
 
 @jit
 def float_product(source, table, tiles, rows, row_bytes, products, weights, bias, slope, outputs, target, words, wide):
-    """A convolution with bias and PReLU: see `kernels.float_tile`; weights (outputs / block, rows, products, block)."""
-    if wide:
+    """A convolution with bias and PReLU: see `kernels.float_tile`; weights (outputs / block, rows, products, block).
+
+    wide: 1 for wide tiles, 0 for narrow ones, 2 for one pixel alone.
+    """
+    if wide == 2:
+        for block in range(outputs // _SINGLE):
+            o = block * _SINGLE
+            float_single(
+                source, table, rows, row_bytes, products,
+                weights + o * rows * products * 4, bias + 4 * o, slope + 4 * o, target + 4 * o, 0,
+            )  # fmt: skip
+    elif wide:
         for block in range(outputs // _WIDE):
             o = block * _WIDE
             bits = words + o // 8 if words else 0
@@ -80,25 +94,57 @@ def float_product(source, table, tiles, rows, row_bytes, products, weights, bias
 
 
 @jit
+def winograd(source, table, tiles, tiles_a_row, weights, bias, slope, outputs, sums, target, wide):
+    """A row of a 7x7/2 convolution of 3 channels, 4 pixels a tile, from its seven transformed input rows.
+
+    weights: 7 points of (outputs / block, 7, 6, block), then `outputs` zeros and ones.
+    """
+    zeros = weights + 7 * outputs * 42 * 4
+    for point in range(7):
+        float_product(
+            source + point * (tiles_a_row * 24 + 8), table, tiles, 7, 7 * (tiles_a_row * 24 + 8), 6, weights + point * outputs * 42 * 4,
+            zeros, zeros + 4 * outputs, outputs, sums + point * (tiles_a_row + 1) * outputs * 4, 0, wide,
+        )  # fmt: skip
+    for t in range(tiles_a_row):
+        for o in range(0, outputs * 4, 64):
+            winograd_output(
+                sums + t * outputs * 4 + o, (tiles_a_row + 1) * outputs * 4, bias + o, slope + o,
+                target + 4 * t * outputs * 4 + o, outputs * 4,
+            )  # fmt: skip
+
+
+@jit
 def stem_pool(
     source, table, tiles, rows, row_bytes, products, weights, bias, slope, outputs, wide, stride,
-    height, width, target, words, word_bytes, ring,
+    height, width, target, words, word_bytes, ring, matrix, points,
 ):  # fmt: skip
     """The float stem, rows of (width + 1, outputs) in a ring of three, and the 3x3/2 maximum of them: map of half the
-    size. The pixel more is for tiles that are not full.
+    size. The pixel more is for tiles that are not full. With a `matrix` the rows are made by Winograd's filtering.
 
     A window that hangs over the border is cut: its rows and columns are clamped, which repeats what it has.
     """
-    length = (width + 1) * outputs * 4
+    tiles_a_row = (width + 3) // 4
+    length = (max(width, 4 * tiles_a_row) + 1) * outputs * 4
+    sums = points
+    if matrix:
+        step = tiles_a_row * 24 + 8  # a tile writes two floats more
+        transformed = 7 * step
+        for y in range(2 * height + 5):
+            for t in range(tiles_a_row):
+                winograd_input(source + y * row_bytes + 96 * t, matrix, points + y * transformed + 24 * t, step)
+        sums = points + (2 * height + 5) * transformed + 64
     columns = ring + 3 * length
     ready = 0
     half = (width - 1) // 2 + 1
     for q in range((height - 1) // 2 + 1):
         last = min(2 * q + 1, height - 1)
         while ready <= last:
-            at = source + ready * stride * row_bytes
             to = ring + (ready % 3) * length
-            float_product(at, table, tiles, rows, row_bytes, products, weights, bias, slope, outputs, to, 0, wide)
+            if matrix:
+                winograd(points + 2 * ready * transformed, table, tiles, tiles_a_row, weights, bias, slope, outputs, sums, to, wide)
+            else:
+                at = source + ready * stride * row_bytes
+                float_product(at, table, tiles, rows, row_bytes, products, weights, bias, slope, outputs, to, 0, wide)
             ready += 1
         above, middle, below = max(2 * q - 1, 0) % 3 * length, (2 * q) % 3 * length, last % 3 * length
         for i in range(0, length, 64):
@@ -269,7 +315,7 @@ def run(operations, x, y):
         elif kind == FLOAT:
             float_product(a, b, c, d, e, f, g, h, i, j, k, l, m)
         elif kind == STEM_POOL:
-            stem_pool(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, row[17], row[18])
+            stem_pool(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, row[17], row[18], row[19], row[20])
         elif kind == QUARTER:
             quarter(a, b, c, d, e)
         elif kind == COUNT:
