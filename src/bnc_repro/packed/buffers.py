@@ -4,7 +4,7 @@ import numpy as np
 
 from . import kernels, program
 from .kernels import aligned
-from .packing import BinaryBlock, Convolution, Linear, Plan, after
+from .packing import BinaryBlock, Convolution, Linear, Plan, after, output_shape
 
 
 def rounded(number: int, multiple: int = 16) -> int:
@@ -214,7 +214,7 @@ class Program:
         self._maps: dict[tuple[int, int, int], Map] = {}
         self._lookups = kernels.lookup_tables() if weights.kernel == "tables" else None
         self._counts = aligned(4 * kernels.LOOKUP_OUTPUTS, np.int16)
-        size, current = plan.size, None
+        current = None
         for step, prepared in zip(plan.steps, weights.steps):
             if isinstance(step, Convolution):
                 current = self._convolution(step, prepared, plan)
@@ -222,8 +222,7 @@ class Program:
                 current = self._block(step, prepared, current)
             else:
                 self._linear(step, prepared, current)
-            size = after(step, size)
-        self.shape = (plan.steps[-1].weight.shape[0], *(() if plan.steps[-1].averaged else size))
+        self.shape = output_shape(plan)
         self.operations = np.zeros((len(self._operations), program.COLUMNS), np.int64)
         for i, row in enumerate(self._operations):
             self.operations[i, : len(row)] = row

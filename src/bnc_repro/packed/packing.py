@@ -67,16 +67,6 @@ class Plan:
     steps: list[Convolution | BinaryBlock | Linear] = field(default_factory=list)
     layers: list[tuple[str, str, str]] = field(default_factory=list)
 
-    @property
-    def stride(self) -> int:
-        """Rows of the input to a row of the output; 0 where the output has no rows."""
-        if isinstance(self.steps[-1], Linear) and self.steps[-1].averaged:
-            return 0
-        height = self.size[0]
-        for step in self.steps:
-            height = after(step, (height, height))[0]
-        return self.size[0] // height
-
 
 def after(step, size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a step's output for an input of `size`."""
@@ -88,6 +78,15 @@ def after(step, size: tuple[int, int]) -> tuple[int, int]:
     if isinstance(step, BinaryBlock):
         return tuple((n * step.upsampled - 1) // step.stride + 1 for n in size)  # pyright: ignore[reportReturnType]
     return (1, 1) if step.averaged else size
+
+
+def output_shape(plan: Plan) -> tuple[int, ...]:
+    """(K,) logits, or (K, H', W') heatmaps."""
+    size, last = plan.size, plan.steps[-1]
+    for step in plan.steps:
+        size = after(step, size)
+    averaged = isinstance(last, Linear) and last.averaged
+    return (len(last.weight),) if averaged else (len(last.weight), *size)  # pyright: ignore
 
 
 def why_float(layer: BinaryConv2d | BinaryLinear) -> str | None:
@@ -187,6 +186,10 @@ def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
     bias = np.zeros(outputs) if last.bias is None else _double(last.bias)
     plan.steps.append(Linear(_double(weight), bias, isinstance(network, ResNet)))
     plan.layers.append((names[last], "float", "the last layer"))
+    for step in plan.steps:  # what is computed is what a file holds
+        for key, value in vars(step).items():
+            if isinstance(value, np.ndarray) and value.dtype == np.float64:
+                setattr(step, key, value.astype(np.float32))
     return plan
 
 

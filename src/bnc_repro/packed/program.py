@@ -1,11 +1,14 @@
 """A packed network as one compiled call: a table of operations, a row each, with the addresses that they need."""
 
+from pathlib import Path
+
 from .kernels import (
     CHUNK,
     LOOKUP_OUTPUTS,
     NARROW_COUNT,
     NARROW_TILE,
     SINGLE_TILE,
+    STAMP,
     WIDE_COUNT,
     WIDE_TILE,
     copy_float,
@@ -332,3 +335,9 @@ def run(operations, x, y):
             mean(a, b, c, d)
         elif kind == OUTPUT:
             output(a, y, b, c, d)
+
+
+def kept_on_disk() -> bool:
+    """Whether an earlier process compiled `run` for this machine, and numba kept it."""
+    cache = run._cache  # numba says no other way where it keeps a function
+    return any(Path(cache.cache_path).glob(f"*{STAMP}*"))
