@@ -6,11 +6,12 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from bnc_repro import binarize, create_network
+from bnc_repro import binarize, create_network, pack
 from bnc_repro.packed import benchmark
 from bnc_repro.packed.benchmark import CHANNELS_LAST, EAGER, OPENVINO, PACKED, RIVALS, Comparison
+from bnc_repro.packed.lanes import HOST
 from exact import noise
-from networks import FLOAT, small
+from networks import BINARY, FLOAT, small
 
 
 def test_ratios_are_taken_within_rounds():
@@ -106,3 +107,17 @@ def test_rivals_give_what_the_twin_gives(tmp_path):
             assert float((logits - expected).norm() / expected.norm()) < tolerance, name
             tried += 1
     assert tried >= 2
+
+
+def test_bireal18_packed_is_at_least_8_times_torch():
+    """The floor: torch's float32 in its default layout over packed, one thread, rounds that alternate. It is a ratio of
+    processor times, whose median a busy machine moves by a tenth: the best of four tries counts."""
+    if not HOST.avx2:
+        pytest.skip("the floor of 8 is promised for processors with AVX2, which this one has not")
+    network = create_network("bireal18", num_classes=1000, **BINARY).eval()
+    packed = pack(network, (224, 224), check=False)
+    ratios = []
+    while not ratios or (max(ratios) < 8 and len(ratios) < 4):
+        comparison = benchmark.compare(packed, network, (224, 224), rounds=5, names=(EAGER,))
+        ratios.append(comparison.ratio(EAGER)[1])
+    assert max(ratios) >= 8, ratios
