@@ -37,7 +37,7 @@ class Exact(nn.Module):
         if isinstance(layer, BinaryLinear):
             y = F.linear(plus_minus(x), self.signs) * self.alpha
             return y if self.bias is None else y + self.bias
-        y = F.conv2d(plus_minus(x), self.signs, stride=layer.stride, padding=layer.padding)
+        y = F.conv2d(plus_minus(x), self.signs, None, layer.stride, layer.padding, layer.dilation, layer.groups)
         y = y * self.alpha[:, None, None]
         return y if self.bias is None else y + self.bias[:, None, None]
 

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from bnc_repro.packed.layers import PackedConv2d, PackedLinear, pack_layers
 from torch import nn
 
 from bnc_repro import binarize, create_network
 from bnc_repro.layers import BinaryConv2d, BinaryLinear
+from bnc_repro.packed.layers import PackedConv2d, PackedLinear, pack_layers
 from exact import as_if_trained, exact, noise
 from networks import BINARY
 
@@ -153,11 +153,10 @@ def test_layers_are_modules_like_any_other():
     [
         (noise(2, 16, 12, 12).double(), "float32"),
         (noise(2, 16, 12, 12).half(), "float32"),
-        (torch.zeros(2, 16, 12, 12, device="meta"), "CPU"),
         (noise(2, 8, 12, 12), "16"),
-        (noise(16, 12, 12), "N, 16"),
+        (noise(16, 12, 12), "16 channels"),
     ],
-    ids=["double", "half", "meta", "channels", "dimensions"],
+    ids=["double", "half", "channels", "dimensions"],
 )
 def test_other_inputs_are_refused(x, word):
     with pytest.raises(ValueError, match=word):
@@ -170,16 +169,15 @@ def test_a_window_larger_than_the_input_is_refused():
 
 
 def test_layers_refuse_to_train():
-    model = model_with_both().train()
     with pytest.raises(ValueError, match="train"):
-        model(noise(2, 3, 12, 12))
+        model_with_both().train()
 
 
 def test_a_layer_that_does_not_fit_is_refused_by_name():
     with pytest.raises(ValueError, match="groups"):
-        PackedConv2d.from_layer(BinaryConv2d(16, 16, 3, groups=2, **BINARY).eval())
+        PackedConv2d(BinaryConv2d(16, 16, 3, groups=2, **BINARY).eval())
     with pytest.raises(ValueError, match="4"):
-        PackedLinear.from_layer(BinaryLinear(18, 16, **BINARY).eval())
+        PackedLinear(BinaryLinear(18, 16, **BINARY).eval())
 
 
 def test_networks_with_packed_layers_agree_with_float64():

@@ -115,7 +115,8 @@ class Map:
     def __init__(self, height: int, width: int, channels: int) -> None:
         self.height, self.width, self.channels = height, width, channels
         self.outputs, self.depth = rounded(channels), rounded(channels, 64) // 64
-        self.floats = aligned((height * width + 1) * self.outputs, np.float32)  # a pixel more, for tiles that are not full
+        # A pixel more, for tiles that are not full.
+        self.floats = aligned((height * width + 1) * self.outputs, np.float32)
         self._words = [aligned(((height + 2) * (width + 2) + 1) * self.depth, np.uint64) for _ in range(2)]
         self._codes: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
@@ -163,7 +164,9 @@ def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return y, x
 
 
-def windows(height: int, width: int, depth: int, target: Map, kernel: int, stride: int, padding: int, pixels: int) -> np.ndarray:
+def windows(
+    height: int, width: int, depth: int, target: Map, kernel: int, stride: int, padding: int, pixels: int
+) -> np.ndarray:
     """The table of `kernels.count_tile` for words (height + 2, width + 2, depth)."""
     y, x = _grid(target.height, target.width)
     top, left = y * stride + 1 - padding, x * stride + 1 - padding
@@ -258,7 +261,9 @@ class Program:
         pixels = kernels.WIDE_TILE[0] if prepared.wide else kernels.NARROW_TILE[0]
         if step.pooled:
             across = -(-wide // 4)  # Winograd's tiles in a row
-            x, apart = (np.arange(across), 24) if prepared.matrix is not None else (np.arange(wide), step.stride * channels * 4)
+            x, apart = np.arange(wide), step.stride * channels * 4
+            if prepared.matrix is not None:
+                x, apart = np.arange(across), 24
             nowhere = [0, len(x) * outputs * 4, 0]
             table = _tiles([x * apart, x * outputs * 4, 0 * x], nowhere, pixels)
             ring, matrix, points = aligned(4 * (4 * across + 1) * outputs, np.float32), 0, 0
@@ -345,7 +350,9 @@ class Program:
             target.turn()
         return target
 
-    def _lookup(self, step: BinaryBlock, prepared: "Prepared", signs: Map, target: Map, arrays: list, ends: tuple) -> None:
+    def _lookup(
+        self, step: BinaryBlock, prepared: "Prepared", signs: Map, target: Map, arrays: list, ends: tuple
+    ) -> None:
         nibbles = signs.channels // 4
         row = (signs.width + 2) * nibbles
         across, down = step.stride * nibbles, step.stride * row if target.width % 2 else 0
@@ -417,7 +424,7 @@ class Prepared:
 
 
 class Weights:
-    """A plan's arrays that do not change, for `kernel` "tables" or "counts"."""
+    """A plan's arrays that do not change, for `kernel` "tables" or "popcount"."""
 
     def __init__(self, plan: Plan, kernel: str) -> None:
         self.kernel = kernel

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .packing import BinaryBlock, Convolution, Linear, Plan, output_shape
+from .packing import BinaryBlock, Convolution, Linear, Plan, check_plan, output_shape
 
 KINDS = {kind.__name__: kind for kind in (Convolution, BinaryBlock, Linear)}
 
@@ -51,10 +51,11 @@ def plan_from(bits: np.ndarray, floats: np.ndarray, text: str) -> Plan:
             steps.append(kind(**values))
         height, width = description["size"]
         plan = Plan(description["channels"], (height, width), steps, [tuple(line) for line in description["layers"]])
+        check_plan(plan)
         if list(output_shape(plan)) != description["output"]:
             raise ValueError("its steps give another output")
         return plan
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"the description does not fit the arrays ({error})") from error
 
 

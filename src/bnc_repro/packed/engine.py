@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .packing import Plan
 
-KERNELS = ("counts", "tables")
+KERNELS = ("popcount", "tables")
 
 
 def kernels_at_hand() -> None:
@@ -39,10 +39,10 @@ def chosen(kernel: str | None) -> tuple[str, str]:
             raise ValueError(f"kernel 'tables' needs AVX2, which {HOST.name} lacks; take 'counts', which runs anywhere")
         return kernel, "as asked for"
     if HOST.counts_bits:
-        return "counts", f"{HOST.name} counts the bits of eight words in one instruction"
+        return "popcount", f"{HOST.name} counts the bits of eight words in one instruction"
     if HOST.avx2:
         return "tables", f"{HOST.name} has AVX2, and no instruction that counts bits of vectors"
-    return "counts", f"{HOST.name} has no AVX2: the portable kernel"
+    return "popcount", f"{HOST.name} has no AVX2: the portable kernel"
 
 
 class Engine:

@@ -15,6 +15,9 @@ from .description import plan_from
 from .network import PackedNetwork
 
 FORMAT = "bnc_repro packed network, form 1"
+KEY = "bnc_repro"  # of the metadata
+LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
+
 
 def _checksum(arrays: dict[str, np.ndarray], text: str) -> str:
     total = hashlib.sha256(text.encode())
@@ -37,25 +40,29 @@ def save(packed: PackedNetwork, path: str | Path, recipe: dict | None = None, la
         )
     arrays = {"bits": packed.bits.numpy(), "floats": packed.floats.numpy()}
     text = json.dumps({"plan": packed.description, "recipe": recipe or {}, "labels": labels or []})
-    metadata = {"format": FORMAT, "content": text, "checksum": _checksum(arrays, text)}
-    with atomic(Path(path)) as temporary:
-        save_file(arrays, temporary, metadata=metadata)
+    header = {"format": FORMAT, "checksum": _checksum(arrays, text), "content": text}
+    with atomic(Path(path)) as temporary:  # one entry: safetensors writes several in any order
+        save_file(arrays, temporary, metadata={KEY: json.dumps(header)})
     return Path(path).stat().st_size
 
 
 def is_packed(path: str | Path) -> bool:
-    """Whether a file begins as a safetensors file: eight bytes of length, then a JSON header."""
+    """Whether a file says in its header that it is a packed network, of this form or another. Reads no more of it."""
     try:
         with open(path, "rb") as file:
-            head = file.read(9)
-    except OSError:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length) if length < LONGEST_HEADER else b""
+        told = json.loads(json.loads(header)["__metadata__"][KEY])
+        return str(told["format"]).startswith(FORMAT.rpartition(" ")[0])
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
 
 
 def load(path: str | Path, kernel: str | None = None) -> tuple[PackedNetwork, dict, list[str]]:
-    """The network in a packed file, its recipe and its labels; `kernel` as `pack` takes it. Raises ValueError for a file that is not there, cut short,
-    changed, of another form, or of something else."""
+    """The network in a packed file, its recipe and its labels; `kernel` as `pack` takes it.
+
+    Raises ValueError for a file that is not there, cut short, changed, of another form, or of something else.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -63,15 +70,15 @@ def load(path: str | Path, kernel: str | None = None) -> tuple[PackedNetwork, di
         raise ValueError(f"there is no file {path}; name a packed network, as `python -m bnc_repro pack` writes it")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is cut short or no packed network ({error}); pack its checkpoint again") from error
-    if metadata.get("format") != FORMAT:
-        form = metadata.get("format", "something else")
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        form = header.get("format", "something else") if isinstance(header, dict) else "something else"
         raise ValueError(f"{path} holds {form}, this version reads {FORMAT}; pack its checkpoint again")
-    text = metadata.get("content", "")
-    if metadata.get("checksum") != _checksum(arrays, text):
+    text = str(header.get("content"))
+    if header.get("checksum") != _checksum(arrays, text):
         raise ValueError(f"{path} was changed after it was written (its checksum differs); pack its checkpoint again")
     content = json.loads(text)
     try:

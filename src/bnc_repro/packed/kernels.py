@@ -21,7 +21,8 @@ from numba import njit, types
 from .lanes import BYTES, F32, FLOATS, HALVES, HOST, I8, I16, I32, I64, INTS, WORDS, Emitter, emitted
 
 STAMP = hashlib.blake2b(
-    b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in ("lanes", "kernels", "program")), digest_size=6
+    b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in ("lanes", "kernels", "program")),
+    digest_size=6,
 ).hexdigest()
 
 
@@ -78,7 +79,9 @@ def float_tile(pixels: int, vectors: int):
             kernel = e.sum(weights, e.times(e.builder.mul(row.index, products), 64 * vectors))
             addresses = [e.sum(start, place) for place in places]
             with e.repeat(products) as product:
-                factors = [e.load(FLOATS, kernel, e.sum(e.times(product.index, 64 * vectors), I64(64 * v))) for v in outputs]
+                factors = [
+                    e.load(FLOATS, kernel, e.sum(e.times(product.index, 64 * vectors), I64(64 * v))) for v in outputs
+                ]
                 for p in range(pixels):
                     value = e.splat(e.load(F32, addresses[p], e.times(product.index, 4)), 16)
                     for v in outputs:
@@ -117,7 +120,8 @@ def count_tile(pixels: int, vectors: int, block: bool):
     """
 
     def emit(e: Emitter, *values):
-        source, table, rows, row_bytes, count, weights, middle, middle_bytes, scale, shift, slope, shortcut, target, words = values
+        source, table, rows, row_bytes, count, weights, middle, middle_bytes, *rest = values
+        scale, shift, slope, shortcut, target, words = rest
         places = [e.load(I64, table, 32 * p) for p in range(pixels)]
         zero = ir.Constant(WORDS, [0] * 8)
         sums = [e.variables(WORDS, vectors) for _ in range(pixels)]
@@ -192,7 +196,9 @@ def _lookup_chunk():
                     at = 128 * (2 * pair + pixel) + 64 * h
                     split = b.bitcast(values, HALVES)
                     for i, part in enumerate((b.and_(split, byte), b.lshr(split, ir.Constant(HALVES, [8] * 16)))):
-                        e.store(b.add(e.load(HALVES, counts, at + 32 * i, align=32), part), counts, at + 32 * i, align=32)
+                        e.store(
+                            b.add(e.load(HALVES, counts, at + 32 * i, align=32), part), counts, at + 32 * i, align=32
+                        )
 
     return emitted(6)(emit)
 
@@ -311,7 +317,9 @@ def winograd_input(e: Emitter, source, matrix, target, step):
         total = None
         for j, pair in enumerate(pairs):
             factor = e.splat(e.load(F32, matrix, 28 * point + 4 * j), 8)
-            total = e.builder.fmul(factor, pair) if total is None else e.call("llvm.fma.v8f32", short, factor, pair, total)
+            total = (
+                e.builder.fmul(factor, pair) if total is None else e.call("llvm.fma.v8f32", short, factor, pair, total)
+            )
         e.store(total, e.sum(target, e.builder.mul(step, I64(point))))
 
 

@@ -14,7 +14,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-FLOATS, INTS, WORDS, HALVES = ir.VectorType(F32, 16), ir.VectorType(I32, 16), ir.VectorType(I64, 8), ir.VectorType(I16, 16)
+FLOATS, INTS = ir.VectorType(F32, 16), ir.VectorType(I32, 16)
+WORDS, HALVES = ir.VectorType(I64, 8), ir.VectorType(I16, 16)
 BYTES = ir.VectorType(I8, 32)
 
 

@@ -65,11 +65,16 @@ class PackedConv2d(_PackedLayer):
             raise ValueError(f"a packed layer takes float32 on the CPU, got {x.dtype} on {x.device}")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"a packed layer of {self.in_channels} channels got {tuple(x.shape)}")
+        if min(x.shape[2:]) + 2 * self.padding < self.kernel_size:
+            size, kernel = " x ".join(map(str, x.shape[2:])), self.kernel_size
+            raise ValueError(f"a packed layer of {kernel}x{kernel} windows got an input of {size}, which is smaller")
         geometry = [self.kernel_size, self.stride, self.padding]
         return packed_conv2d(x, self.bits, self.scale, self.shift, geometry)
 
     def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_features}, {self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return (
+            f"{self.in_channels}, {self.out_features}, {self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        )
 
 
 class PackedLinear(_PackedLayer):
@@ -192,7 +197,8 @@ class _Layer:
             result = torch.empty(len(x), number + 1, self.outputs)
         targets = result.view(len(x), -1, self.outputs)
         shared_out(self._image, [(images[i].data_ptr(), targets[i].data_ptr()) for i in range(len(x))])
-        return targets[:, :number, : self.rows].reshape(len(x), height, width, self.rows).permute(0, 3, 1, 2)
+        pixels = targets[:, :number, : self.rows].contiguous()
+        return pixels.view(len(x), height, width, self.rows).permute(0, 3, 1, 2)
 
     def _image(self, source: int, target: int) -> None:
         from . import program

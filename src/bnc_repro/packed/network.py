@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import operator
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -69,7 +70,7 @@ class PackedNetwork(nn.Module):
     def __init__(self, plan: Plan | None, kernel: str | None = None, network: nn.Module | None = None) -> None:
         super().__init__()
         kernels_at_hand()
-        self.kernel, why = chosen(kernel) if plan is not None else ("counts", "single layers are always counted")
+        self.kernel, why = chosen(kernel) if plan is not None else ("popcount", "single layers are always counted")
         self.plan, self.network, self.description = plan, network, ""
         if plan is not None:
             bits, floats, self.description = described(plan)
@@ -108,7 +109,7 @@ def pack(
     """`network`, trained and in evaluation mode, for images of `input_size` (H, W), with its binary layers by bits.
 
     ResNet classifiers and SBPN become one program; in any other network the binary layers are replaced one by one.
-    `kernel`: "counts" (any processor) or "tables" (AVX2); the faster one for this processor unless named. With `check` two
+    `kernel`: "popcount" (any processor) or "tables" (AVX2); the faster one for this processor unless named. With `check` two
     random images are compared with float64's outputs; see `PackedNetwork.report`. `network` is left as it is.
     Raises ValueError for a network in training mode, on a GPU, in another precision than float32, or without a binary layer
     that bits can compute, and where numba is missing.
@@ -120,9 +121,7 @@ def pack(
             raise ValueError(f"packed inference runs on the CPU, {name} is on {tensor.device}: call .cpu() first")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ValueError(f"a network is packed from float32, {name} is {tensor.dtype}: call .float() first")
-    height, width = input_size
-    if min(height, width) < 1:
-        raise ValueError(f"input_size is height and width in px, got {input_size}")
+    height, width = _size(input_size)
     kernels_at_hand()
     plan = plan_of(network, (height, width))
     if plan is not None:
@@ -134,11 +133,23 @@ def pack(
         packed.report.packed_bytes = bytes_of(packed)
         if all(kind == "float" for _, kind, _ in packed.report.layers):
             reasons = "; ".join(f"{name}: {why}" for name, _, why in packed.report.layers[:3])
-            raise ValueError(f"no layer of this network can be computed by bits ({reasons or 'it has no binary layer'})")
+            raise ValueError(
+                f"no layer of this network can be computed by bits ({reasons or 'it has no binary layer'})"
+            )
     packed.report.float_bytes = bytes_of(network)
     if check:
         _compare(network, packed, (height, width))
     return packed
+
+
+def _size(input_size: tuple[int, int]) -> tuple[int, int]:
+    try:
+        height, width = map(operator.index, input_size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise ValueError(f"input_size is (height, width) in px, two positive integers, got {input_size!r}")
+    return height, width
 
 
 def bytes_of(network: nn.Module) -> int:

@@ -89,6 +89,39 @@ def output_shape(plan: Plan) -> tuple[int, ...]:
     return (len(last.weight),) if averaged else (len(last.weight), *size)  # pyright: ignore
 
 
+def check_plan(plan: Plan) -> None:
+    """Raise ValueError for a plan whose steps do not fit each other: the kernels check nothing."""
+    sizes = (plan.channels, *plan.size)
+    if not all(isinstance(size, int) and 0 < size <= 1 << 16 for size in sizes) or not plan.steps:
+        raise ValueError(f"an input of {sizes} and {len(plan.steps)} steps make no network")
+    channels, size = plan.channels, plan.size
+    for i, step in enumerate(plan.steps):
+        weight = step.negative if isinstance(step, BinaryBlock) else step.weight
+        outputs, window = len(weight), (3, 3)
+        if isinstance(step, Convolution):
+            window = (weight.shape[-1] | 1,) * 2
+            vectors, strides = [step.bias, step.slope], step.stride in (1, 2)
+        elif isinstance(step, BinaryBlock):
+            vectors, strides = [step.scale, step.shift, step.slope], step.stride in (1, 2) and step.upsampled in (1, 2)
+            changed = step.stride == 2 or outputs != channels
+            if (step.shortcut is None) != (step.shortcut_bias is None) or (step.shortcut is None and changed):
+                raise ValueError(f"step {i} lacks its shortcut")
+            if step.shortcut is not None and step.shortcut.shape != (outputs, channels):
+                raise ValueError(f"step {i} has a shortcut of {step.shortcut.shape}")
+            vectors += [] if step.shortcut_bias is None else [step.shortcut_bias]
+            strides = strides and channels % 4 == 0
+        else:
+            vectors, strides, window = [step.bias], i == len(plan.steps) - 1, ()
+        right = weight.shape == (outputs, channels, *window) and all(v.shape == (outputs,) for v in vectors)
+        if not right or not strides or (i == 0) != isinstance(step, Convolution):
+            raise ValueError(f"step {i} does not fit an input of {channels} channels")
+        channels, size = outputs, after(step, size)
+        if min(size) < 1:
+            raise ValueError(f"step {i} leaves nothing of its input")
+    if not isinstance(plan.steps[-1], Linear):
+        raise ValueError("the last step is no linear layer")
+
+
 def why_float(layer: BinaryConv2d | BinaryLinear) -> str | None:
     """Why a binary layer cannot be computed by bits; None: it can."""
     if layer.weight_binarizer is None or layer.activation_binarizer is None:
@@ -209,7 +242,13 @@ def _block(plan: Plan, block: Block, names: dict, upsampled: int) -> None:
     if conv.bias is not None:
         shift = shift + scale * _double(conv.bias)
     step = BinaryBlock(
-        names[conv], negative, size * scale, shift, _slope(block.activation, conv.out_channels), conv.stride[0], upsampled
+        names[conv],
+        negative,
+        size * scale,
+        shift,
+        _slope(block.activation, conv.out_channels),
+        conv.stride[0],
+        upsampled,
     )
     plan.layers.append((names[conv], "packed", ""))
     if isinstance(block.shortcut, nn.Sequential):

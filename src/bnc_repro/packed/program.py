@@ -144,7 +144,8 @@ def stem_pool(
         while ready <= last:
             to = ring + (ready % 3) * length
             if matrix:
-                winograd(points + 2 * ready * transformed, table, tiles, tiles_a_row, weights, bias, slope, outputs, sums, to, wide)
+                start = points + 2 * ready * transformed
+                winograd(start, table, tiles, tiles_a_row, weights, bias, slope, outputs, sums, to, wide)
             else:
                 at = source + ready * stride * row_bytes
                 float_product(at, table, tiles, rows, row_bytes, products, weights, bias, slope, outputs, to, 0, wide)
@@ -255,7 +256,9 @@ def lookup(
             for i in range(4):
                 x = load_int(tile + 16 + 16 * i)
                 bits = words + load_int(tile + 24 + 16 * i) + o // 8
-                lookup_finish(counts + 128 * i, middle + f, scale + f, shift + f, slope + f, shortcut + x + f, target + x + f, bits)
+                lookup_finish(
+                    counts + 128 * i, middle + f, scale + f, shift + f, slope + f, shortcut + x + f, target + x + f, bits
+                )  # fmt: skip
 
 
 @jit
