@@ -206,7 +206,7 @@ def test_what_was_written_before_stays_when_writing_fails(packed, file, monkeypa
 
     monkeypatch.setattr(os, "replace", full)
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises((OSError, ValueError), match="space|disk"):
+    with pytest.raises((OSError, ValueError), match=r"space|disk"):
         files.save(packed, file, {"other": 1}, [])
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]

@@ -1,116 +1,17 @@
-"""The arrays that a plan runs on: weights in the kernels' order, maps, windows, and the table of operations."""
+"""The maps that a plan runs on, the windows into them, and the table of operations."""
+
+from typing import Any
 
 import numpy as np
 
 from . import kernels, program
+from .arrangement import Prepared, Weights, address, rounded
 from .kernels import aligned
 from .packing import BinaryBlock, Convolution, Linear, Plan, after, output_shape
 
 
-def rounded(number: int, multiple: int = 16) -> int:
-    """`number` rounded up to a multiple."""
-    return -(-number // multiple) * multiple
-
-
-def address(array: np.ndarray) -> int:
-    """Where an array begins; the array must be kept."""
-    return array.ctypes.data
-
-
-def vector(values: np.ndarray, outputs: int, fill: float = 0.0) -> np.ndarray:
-    """(outputs,) floats, `fill` behind the values."""
-    array = aligned(outputs, np.float32)
-    array[:] = fill
-    array[: len(values)] = values
-    return array
-
-
-def float_weights(weight: np.ndarray, outputs: int, single: bool = False) -> tuple[np.ndarray, int]:
-    """weight (O, n) -> (outputs / block, n, block) floats, zeros behind, and whether blocks are wide (1), narrow (0) or
-    for a single pixel (2)."""
-    wide = 2 if single else int(outputs % (16 * kernels.WIDE_TILE[1]) == 0)
-    block = 16 * (kernels.NARROW_TILE, kernels.WIDE_TILE, kernels.SINGLE_TILE)[wide][1]
-    padded = np.zeros((outputs, weight.shape[1]))
-    padded[: len(weight)] = weight
-    array = aligned(padded.size, np.float32)
-    array[:] = padded.reshape(outputs // block, block, -1).transpose(0, 2, 1).ravel()
-    return array, wide
-
-
-def winograd_weights(weight: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """weight (O, 3, 7, 7), stride 2 -> the arrays of `program.winograd` and its matrix (7, 7), and whether tiles are wide.
-
-    F(4, 4) along the rows (Toom and Cook; Lavin and Gray, 1509.09308), over even and odd columns at once: 4 sums of 4
-    products from 7 products, at the points 0, 1, -1, 2, -2, 1/2 and infinity.
-    """
-    points = np.array([0, 1, -1, 2, -2, 0.5])
-
-    def powers(count: int) -> np.ndarray:
-        finite = points[:, None] ** np.arange(count)
-        return np.vstack((finite, np.eye(count)[-1]))
-
-    matrix, kernel = np.linalg.inv(powers(7)).T, powers(4)
-    balance = 2.0 ** np.round(np.log2(np.sqrt(np.abs(matrix).sum(1) / np.abs(kernel).sum(1))))
-    matrix, kernel = matrix / balance[:, None], kernel * balance[:, None]
-    phases = np.stack((weight[..., 0::2], np.pad(weight[..., 1::2], ((0, 0),) * 3 + ((0, 1),))), 3)  # (O, 3, 7, 2, 4)
-    transformed = np.einsum("pk,ocrfk->porfc", kernel, phases).reshape(7, len(weight), 42)
-    arrays = [float_weights(of_point, outputs) for of_point in transformed]
-    together = np.concatenate([array for array, _ in arrays] + [np.zeros(outputs), np.ones(outputs)])
-    return vector(together, together.size), vector(matrix.ravel(), 56), arrays[0][1]
-
-
-def sign_words(negative: np.ndarray) -> np.ndarray:
-    """(..., C) bool -> (..., ceil(C / 64)) words, a set bit where True."""
-    channels = negative.shape[-1]
-    padded = np.zeros((*negative.shape[:-1], rounded(channels, 64)), bool)
-    padded[..., :channels] = negative
-    return np.packbits(padded, axis=-1, bitorder="little").view(np.uint64)
-
-
-def word_weights(negative: np.ndarray, outputs: int) -> tuple[np.ndarray, bool]:
-    """negative (O, C, k, k) -> (outputs / block, k, k D, block) words and whether blocks are wide."""
-    wide = outputs % (8 * kernels.WIDE_COUNT[1]) == 0
-    block = 8 * (kernels.WIDE_COUNT[1] if wide else kernels.NARROW_COUNT[1])
-    words = sign_words(negative.transpose(0, 2, 3, 1))  # (O, k, k, D)
-    padded = np.zeros((outputs, *words.shape[1:]), np.uint64)
-    padded[: len(words)] = words
-    array = aligned(padded.size, np.uint64)
-    array[:] = padded.reshape(outputs // block, block, -1).transpose(0, 2, 1).ravel()
-    return array, wide
-
-
-def nibble_weights(negative: np.ndarray) -> np.ndarray:
-    """negative (O, C, 3, 3), O by 64 and C by 4 -> (O / 64, 9 C / 4, 64) bytes, a nibble for 4 channels each; outputs in
-    the order in which bytes split into 16-bit numbers."""
-    outputs, channels = negative.shape[:2]
-    bits = negative.transpose(0, 2, 3, 1).reshape(outputs, 9 * channels // 4, 4)
-    nibbles = (bits * np.array([1, 2, 4, 8])).sum(-1).astype(np.uint8)
-    lanes = np.arange(32).reshape(2, 16).T.ravel()  # byte 2 i is output i, byte 2 i + 1 output 16 + i
-    ordered = nibbles.reshape(outputs // 64, 2, 32, -1)[:, :, lanes].reshape(outputs // 64, 64, -1)
-    array = aligned(nibbles.size)
-    array[:] = ordered.transpose(0, 2, 1).ravel()
-    return array
-
-
-def middles(negative: np.ndarray, padding: int, outputs: int) -> np.ndarray:
-    """(16, outputs) int32: half of the products of a window, plus the differing bits of what hangs over the border,
-    where clear bits stand. The window's place is 4 rows + columns, each 1 for over the first and 2 for over the last."""
-    kernel, channels = negative.shape[2], negative.shape[1]
-    below = negative.sum(1)  # (O, k, k): weights of -1
-    array = aligned(16 * outputs, np.int32).reshape(16, outputs)
-    for place in range(16):
-        inside = np.ones((kernel, kernel), bool)
-        if padding:
-            for axis, over in enumerate(divmod(place, 4)):
-                edge = np.moveaxis(inside, axis, 0)
-                edge[0] &= not over & 1
-                edge[-1] &= not over & 2
-        array[place, : len(negative)] = inside.sum() * channels // 2 + (below * ~inside).sum((1, 2))
-    return array
-
-
 class Map:
-    """An activation (H, W, C): floats, and sign words in two copies, as a convolution reads one and writes the other."""
+    """An activation (H, W, C): floats, and sign words twice, as a convolution reads one copy and writes the other."""
 
     def __init__(self, height: int, width: int, channels: int) -> None:
         self.height, self.width, self.channels = height, width, channels
@@ -137,9 +38,8 @@ class Map:
         """Codes of 4 channels with border, and of pairs `step` and `down` apart."""
         if (step, down) not in self._codes:
             number = (self.height + 2) * (self.width + 2) * (self.channels // 4)
-            self._codes[step, down] = (
-                aligned(number + 64 + max(step, down), fill=128), aligned(number + 64, np.uint16), aligned(number + 64, np.uint16)
-            )  # fmt: skip
+            pairs, pairs_down = (aligned(number + 64, np.uint16) for _ in range(2))
+            self._codes[step, down] = aligned(number + 64 + max(step, down), fill=128), pairs, pairs_down
         return self._codes[step, down]
 
     def pixel(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,14 +86,16 @@ def pairs_table(source: Map, target: Map, stride: int, pairs: np.ndarray, pairs_
         return 2 * (y * stride * row + x * stride * nibbles)
 
     height, width = target.height, target.width
-    found = [(place(y, x), (y, x), (y, x + 1)) for y in range(height) for x in range(0, width - 1, 2)]
+    pairs_of: list[tuple[int, Any, Any]] = [
+        (place(y, x), (y, x), (y, x + 1)) for y in range(height) for x in range(0, width - 1, 2)
+    ]
     if width % 2:
         last = width - 1
-        found += [(place(y, last) + down, (y, last), (y + 1, last)) for y in range(0, height - 1, 2)]
+        pairs_of += [(place(y, last) + down, (y, last), (y + 1, last)) for y in range(0, height - 1, 2)]
         if height % 2:
-            found.append((place(height - 1, last), (height - 1, last), None))
-    if len(found) % 2:
-        found.append((0, None, None))
+            pairs_of.append((place(height - 1, last), (height - 1, last), None))
+    if len(pairs_of) % 2:
+        pairs_of.append((0, None, None))
 
     def goal(pixel: tuple[int, int] | None) -> tuple[int, int]:
         if pixel is None:
@@ -203,7 +105,7 @@ def pairs_table(source: Map, target: Map, stride: int, pairs: np.ndarray, pairs_
 
     rows = [
         (first[0], second[0], *goal(first[1]), *goal(first[2]), *goal(second[1]), *goal(second[2]))
-        for first, second in zip(found[::2], found[1::2])
+        for first, second in zip(pairs_of[::2], pairs_of[1::2])
     ]
     return np.array(rows, np.int64)
 
@@ -211,13 +113,13 @@ def pairs_table(source: Map, target: Map, stride: int, pairs: np.ndarray, pairs_
 class Program:
     """A plan's arrays for one image at a time: `program(x, y)` with their addresses. Not for two threads at once."""
 
-    def __init__(self, plan: Plan, weights: "Weights") -> None:
+    def __init__(self, plan: Plan, weights: Weights) -> None:
         self.kept: list = [weights]
         self._operations: list[tuple] = []
         self._maps: dict[tuple[int, int, int], Map] = {}
         self._lookups = kernels.lookup_tables() if weights.kernel == "tables" else None
         self._counts = aligned(4 * kernels.LOOKUP_OUTPUTS, np.int16)
-        current = None
+        current: Any = None
         for step, prepared in zip(plan.steps, weights.steps):
             if isinstance(step, Convolution):
                 current = self._convolution(step, prepared, plan)
@@ -246,7 +148,7 @@ class Program:
     def _add(self, kind: int, *values: int) -> None:
         self._operations.append((kind, *map(int, values)))
 
-    def _convolution(self, step: Convolution, prepared: "Prepared", plan: Plan) -> Map:
+    def _convolution(self, step: Convolution, prepared: Prepared, plan: Plan) -> Map:
         (height, width), channels = plan.size, plan.channels
         kernel = step.weight.shape[2]
         row = (width + 2 * (kernel // 2)) * channels
@@ -286,7 +188,7 @@ class Program:
         )  # fmt: skip
         return target
 
-    def _products(self, prepared: "Prepared", source: np.ndarray, pixels: int, channels: int, target: int) -> None:
+    def _products(self, prepared: Prepared, source: np.ndarray, pixels: int, channels: int, target: int) -> None:
         """A matrix product at every pixel: (pixels, channels) -> (pixels, outputs)."""
         block = (kernels.NARROW_TILE, kernels.WIDE_TILE, kernels.SINGLE_TILE)[prepared.wide][0]
         p = np.arange(pixels)
@@ -298,7 +200,7 @@ class Program:
             prepared.outputs, target, 0, prepared.wide,
         )  # fmt: skip
 
-    def _block(self, step: BinaryBlock, prepared: "Prepared", source: Map) -> Map:
+    def _block(self, step: BinaryBlock, prepared: Prepared, source: Map) -> Map:
         channels = len(step.negative)
         height, width = after(step, (source.height, source.width))
         target = self._map(height, width, channels)
@@ -309,9 +211,8 @@ class Program:
             if step.stride == 2:
                 size = tuple((n + 1) // 2 for n in size)
                 pooled = aligned(size[0] * size[1] * source.outputs, np.float32)
-                self._add(
-                    program.QUARTER, address(source.floats), self._keep(pooled), source.height, source.width, source.outputs * 4
-                )  # fmt: skip
+                shape = source.height, source.width, source.outputs * 4
+                self._add(program.QUARTER, address(source.floats), self._keep(pooled), *shape)
             product = target.floats
             if step.upsampled == 2:
                 product = aligned((size[0] * size[1] + 1) * target.outputs, np.float32)
@@ -322,9 +223,8 @@ class Program:
                 self._add(program.UPSAMPLE, address(product), address(target.floats), *size, target.outputs * 4)
         elif step.upsampled == 2:
             shortcut = target.floats
-            self._add(
-                program.UPSAMPLE, address(source.floats), address(target.floats), source.height, source.width, target.outputs * 4
-            )  # fmt: skip
+            shape = source.height, source.width, target.outputs * 4
+            self._add(program.UPSAMPLE, address(source.floats), address(target.floats), *shape)
         signs = source
         if step.upsampled == 2:
             signs = self._map(2 * source.height, 2 * source.width, source.channels)
@@ -344,14 +244,15 @@ class Program:
             table = windows(signs.height, signs.width, signs.depth, target, 3, step.stride, 1, pixels)
             self._add(
                 program.COUNT, address(signs.words), self._keep(table), len(table) // pixels, 3,
-                (signs.width + 2) * signs.depth * 8, 3 * signs.depth, address(prepared.weights), *arrays, *ends, prepared.wide,
+                (signs.width + 2) * signs.depth * 8, 3 * signs.depth, address(prepared.weights), *arrays, *ends,
+                prepared.wide,
             )  # fmt: skip
         if signs is target:
             target.turn()
         return target
 
     def _lookup(
-        self, step: BinaryBlock, prepared: "Prepared", signs: Map, target: Map, arrays: list, ends: tuple
+        self, step: BinaryBlock, prepared: Prepared, signs: Map, target: Map, arrays: list, ends: tuple
     ) -> None:
         nibbles = signs.channels // 4
         row = (signs.width + 2) * nibbles
@@ -359,8 +260,8 @@ class Program:
         codes, pairs, pairs_down = signs.codes(across, down)
         self.kept += [codes, pairs, pairs_down]
         self._add(
-            program.CODES, address(signs.words), address(codes), signs.height, signs.width, signs.depth, nibbles, across,
-            address(pairs), down, address(pairs_down),
+            program.CODES, address(signs.words), address(codes), signs.height, signs.width, signs.depth, nibbles,
+            across, address(pairs), down, address(pairs_down),
         )  # fmt: skip
         table = pairs_table(signs, target, step.stride, pairs, pairs_down)
         assert self._lookups is not None
@@ -369,7 +270,7 @@ class Program:
             address(prepared.weights), *arrays, *ends, address(self._counts),
         )  # fmt: skip
 
-    def _linear(self, step: Linear, prepared: "Prepared", source: Map) -> None:
+    def _linear(self, step: Linear, prepared: Prepared, source: Map) -> None:
         pixels, values = source.height * source.width, source.floats
         if step.averaged:
             values = aligned(source.outputs, np.float32)
@@ -378,54 +279,3 @@ class Program:
         result = aligned((pixels + 1) * prepared.outputs, np.float32)
         self._products(prepared, values, pixels, source.outputs, self._keep(result))
         self._add(program.OUTPUT, address(result), pixels, prepared.outputs, len(step.weight))
-
-
-class Prepared:
-    """A step's arrays in the kernels' order, shared by all programs."""
-
-    shortcut: "Prepared | None" = None
-    nibbles = False
-    matrix: np.ndarray | None = None  # of Winograd's filtering
-
-    def __init__(self, step, kernel: str) -> None:
-        if isinstance(step, BinaryBlock):
-            self._binary(step, kernel)
-            return
-        weight, single = step.weight, isinstance(step, Linear) and step.averaged
-        self.outputs = rounded(len(weight), 16 * kernels.SINGLE_TILE[1] if single else 16)
-        if isinstance(step, Convolution) and step.pooled and weight.shape[1:] == (3, 7, 7) and step.stride == 2:
-            self.weights, self.matrix, self.wide = winograd_weights(weight, self.outputs)
-        else:
-            if isinstance(step, Convolution):
-                weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
-            else:
-                weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 16)))
-            self.weights, self.wide = float_weights(weight, self.outputs, single)
-        self.bias = vector(step.bias, self.outputs)
-        self.slope = vector(step.slope if isinstance(step, Convolution) else np.ones(0), self.outputs, 1.0)
-
-    def _binary(self, step: BinaryBlock, kernel: str) -> None:
-        channels = len(step.negative)
-        self.outputs = rounded(channels)
-        self.nibbles = kernel == "tables" and channels % 64 == 0
-        if self.nibbles:
-            self.weights, self.wide = nibble_weights(step.negative), False
-            products = step.negative[0].size
-            self.middle = aligned(self.outputs, np.int32)
-            self.middle[:] = products // 2  # a code of the border counts half of its bits
-        else:
-            self.weights, self.wide = word_weights(step.negative, self.outputs)
-            self.middle = middles(step.negative, 1, self.outputs)
-        self.scale = vector(2 * step.scale, self.outputs)
-        self.shift, self.slope = vector(step.shift, self.outputs), vector(step.slope, self.outputs)
-        if step.shortcut is not None:
-            assert step.shortcut_bias is not None
-            self.shortcut = Prepared(Linear(step.shortcut, step.shortcut_bias, averaged=False), kernel)
-
-
-class Weights:
-    """A plan's arrays that do not change, for `kernel` "tables" or "popcount"."""
-
-    def __init__(self, plan: Plan, kernel: str) -> None:
-        self.kernel = kernel
-        self.steps = [Prepared(step, kernel) for step in plan.steps]

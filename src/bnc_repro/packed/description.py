@@ -11,7 +11,7 @@ KINDS = {kind.__name__: kind for kind in (Convolution, BinaryBlock, Linear)}
 
 
 def described(plan: Plan) -> tuple[np.ndarray, np.ndarray, str]:
-    """A plan's bits (uint8, eight to a byte), its floats (float32), and the rest as JSON: steps with shapes and places."""
+    """A plan's bits (uint8, eight to a byte), its floats (float32), and the rest as JSON: steps, shapes, places."""
     bits: list[np.ndarray] = []
     floats: list[np.ndarray] = []
     steps = []

@@ -49,7 +49,8 @@ class Engine:
     """A plan with its weights in a kernel's order, and a program for each thread that runs at the same time."""
 
     def __init__(self, plan: Plan, kernel: str) -> None:
-        from .buffers import Program, Weights
+        from .arrangement import Weights
+        from .buffers import Program
 
         self.plan, self._weights, self._program = plan, Weights(plan, kernel), Program
         self._idle: queue.LifoQueue = queue.LifoQueue()

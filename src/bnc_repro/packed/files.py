@@ -1,7 +1,7 @@
 """A packed network's file: bits, the float rest and a description, as safetensors. Nothing in it can run.
 
-Header: the plan as JSON, the recipe and the labels, a version, and a checksum over all of them and every tensor, which is
-compared before anything is used.
+Header: the plan as JSON, the recipe and the labels, a version, and a checksum over all of them and every tensor,
+which is compared before anything is used.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def _checksum(arrays: dict[str, np.ndarray], text: str) -> str:
 
 
 def save(packed: PackedNetwork, path: str | Path, recipe: dict | None = None, labels: list[str] | None = None) -> int:
-    """Write a packed network with the recipe and the labels of its checkpoint, atomically; its size in bytes is returned.
+    """Write a packed network with its checkpoint's recipe and labels, atomically; the file's size in bytes is returned.
 
     Raises ValueError for a network that was packed layer by layer: its float part is a model of its own.
     """
@@ -36,7 +36,7 @@ def save(packed: PackedNetwork, path: str | Path, recipe: dict | None = None, la
 
     if packed.plan is None:
         raise ValueError(
-            "this network was packed layer by layer, and a file holds whole packed networks; keep it by torch.export.save"
+            "this network was packed layer by layer, a file holds whole packed networks; keep it by torch.export.save"
         )
     arrays = {"bits": packed.bits.numpy(), "floats": packed.floats.numpy()}
     text = json.dumps({"plan": packed.description, "recipe": recipe or {}, "labels": labels or []})

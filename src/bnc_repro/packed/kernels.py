@@ -1,7 +1,7 @@
 """The kernels of packed inference: sums of ±1 by counted bits or by tables, and the float rest.
 
-A *map* is an activation twice: floats (H, W, C') with C' = C rounded up to 16, and sign words (H + 2, W + 2, D), D words
-of 64 channels a pixel, a set bit where the value is negative, with a border of clear bits.
+A *map* is an activation twice: floats (H, W, C') with C' = C rounded up to 16, and sign words (H + 2, W + 2, D), D
+words of 64 channels a pixel, a set bit where the value is negative, with a border of clear bits.
 A binary sum over n products is n - 2 d, d the number of bits in which signs and weights differ. `middle` (places, O)
 holds n / 2 plus the border's own differing bits, where places are the ways in which a window can hang over the border;
 so (n - 2 d) = 2 (middle - d) is exact for zero padding too.
@@ -11,27 +11,11 @@ everywhere, is zero padding. A byte holds two pixels' counts, p + 16 q, so 17 x 
 Source: the tables are T-MAC's idea (2407.00088) with constant tables; the rest is ours.
 """
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 
 from .lanes import BYTES, F32, FLOATS, HALVES, HOST, I8, I16, I32, I64, INTS, WORDS, Emitter, emitted
-
-STAMP = hashlib.blake2b(
-    b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in ("lanes", "kernels", "program")),
-    digest_size=6,
-).hexdigest()
-
-
-def jit(function):
-    """Compiled without the interpreter's lock, and kept on disk. numba takes what it kept as long as the function's own
-    file is unchanged; kernels are made of three, so a stamp of all is part of the name under which one is kept."""
-    function.__qualname__ = f"{function.__name__}_{STAMP}"
-    return njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(function)
-
 
 # A tile is a block of registers: so many pixels times so many vectors of outputs (16 floats, or 8 words).
 NARROW_TILE = (14, 1) if HOST.wide else (6, 1)
@@ -44,7 +28,7 @@ CHUNK = 16  # so many triples of lookups until bytes would overflow
 TABLES = 289 * 16
 
 
-def aligned(size: int, dtype=np.uint8, fill: int = 0) -> np.ndarray:
+def aligned(size: int, dtype: type[np.generic] = np.uint8, fill: int = 0) -> np.ndarray:
     """(size,) numbers that begin at a multiple of 64 bytes, with 64 bytes of slack behind them."""
     raw = np.full(size * np.dtype(dtype).itemsize + 128, fill, np.uint8)
     start = -raw.ctypes.data % 64
@@ -160,7 +144,7 @@ def count_tile(pixels: int, vectors: int, block: bool):
 
 
 def _lookup_chunk():
-    """Adds the differing bits of 3 `triples` nibbles, two pairs of pixels and 64 outputs, to int16 (4, 64) at counts."""
+    """Adds the differing bits of 3 `triples` nibbles, two pairs of pixels and 64 outputs, to int16 (4, 64)."""
 
     def emit(e: Emitter, tables, weights, first, second, triples, counts):
         b = e.builder
@@ -210,8 +194,9 @@ def _lookup_finish():
         for i in range(4):
             differing = e.builder.zext(e.load(HALVES, counts, 32 * i, align=32), INTS)
             offset = I64(64 * i)
-            z = _finish(e, differing, *(e.sum(address, offset) for address in (middle, scale, shift)))
-            _block(e, z, *(e.sum(address, offset) for address in (slope, shortcut, target)), e.sum(words, I64(2 * i)))
+            places = [e.sum(address, offset) for address in (middle, scale, shift, slope, shortcut, target)]
+            z = _finish(e, differing, places[0], places[1], places[2])
+            _block(e, z, places[3], places[4], places[5], e.sum(words, I64(2 * i)))
             e.store(ir.Constant(HALVES, [0] * 16), counts, 32 * i, align=32)
 
     return emitted(8)(emit)
@@ -276,21 +261,25 @@ def store_mean(e: Emitter, source, step, count, target):
 
 @emitted(2)
 def copy_float(e: Emitter, source, target):
+    """A float."""
     e.store(e.load(F32, source), target)
 
 
 @emitted(2)
 def copy_floats(e: Emitter, source, target):
+    """16 floats."""
     e.store(e.load(FLOATS, source), target)
 
 
 @emitted(2)
 def copy_word(e: Emitter, source, target):
+    """A word of sign bits."""
     e.store(e.load(I64, source, align=8), target, align=8)
 
 
 @emitted(1, result=types.int64)
 def load_int(e: Emitter, source):
+    """An int64."""
     return e.load(I64, source, align=8)
 
 

@@ -4,8 +4,10 @@ A kernel's innermost part is *emitted*: Python lists of LLVM values stand for a 
 every block size. Addresses are int64. `HOST` says what this processor has; only `table_lookup` names an instruction.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -113,7 +115,7 @@ class Emitter:
         return self.builder.mul(value, I64(factor))
 
 
-def emitted(count: int, result=types.none):
+def emitted(count: int, result: types.Type = types.none) -> Callable[[Callable], Any]:
     """A function of `count` int64 for numba code out of `emit(emitter, *values)`, which writes its instructions."""
 
     def decorate(emit):

@@ -1,7 +1,8 @@
 """Binary layers by bits inside a torch model: for networks that are no program of their own.
 
-Each layer packs the signs of its input, sums by counted bits, and scales; a BatchNorm that follows it alone is folded into
-the scale, as one behind a float convolution is into its weights. Everything between stays torch's, in channels_last, where a pixel's channels lie side by side.
+Each layer packs the signs of its input, sums by counted bits, and scales; a BatchNorm that follows it alone is folded
+into the scale, as one behind a float convolution is into its weights. Everything between stays torch's, in
+channels_last, where a pixel's channels lie side by side.
 """
 
 import contextlib
@@ -52,8 +53,8 @@ class _PackedLayer(nn.Module):
 
 
 class PackedConv2d(_PackedLayer):
-    """A binary convolution in evaluation: x (N, C, H, W) float32 on the CPU -> (N, O, H', W'). Kernel 3x3 or 1x1, stride 1
-    or 2, zero padding 0 or 1, C by 4. Raises ValueError for a layer that bits cannot compute, with the reason."""
+    """A binary convolution in evaluation: x (N, C, H, W) float32 on the CPU -> (N, O, H', W'). Kernel 3x3 or 1x1,
+    stride 1 or 2, zero padding 0 or 1, C by 4. Raises ValueError for a layer that bits cannot compute, and says why."""
 
     def __init__(self, layer: BinaryConv2d) -> None:
         super().__init__(layer)
@@ -118,7 +119,7 @@ class _Tracer(fx.Tracer):
 
 
 def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
-    """Fold each BatchNorm that alone takes the output of a packed layer, or of a convolution, where both are called once.
+    """Fold each BatchNorm that alone takes the output of a packed layer, or of a convolution, both called once.
     A model that cannot be traced keeps its norms."""
     if not packed:
         return
@@ -149,8 +150,8 @@ def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
 
 @torch.library.custom_op("bnc_repro::packed_conv2d", mutates_args=())
 def packed_conv2d(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
-    """scale (signs of x * weights) + shift: x (N, C, H, W) -> (N, O, H', W') in channels_last; geometry: kernel, stride,
-    padding."""
+    """scale (signs of x * weights) + shift: x (N, C, H, W) -> (N, O, H', W') in channels_last; geometry: kernel,
+    stride, padding."""
     return _prepared(x, bits, scale, shift, geometry)(x)
 
 
@@ -166,12 +167,14 @@ class _Layer:
 
     def __init__(self, x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> None:
         from . import kernels
-        from .buffers import Map, middles, rounded, vector, windows, word_weights
+        from .arrangement import middles, rounded, vector, word_weights
+        from .buffers import Map, windows
 
         self.kernel, stride, padding = geometry
         _, channels, self.height, self.width = x.shape
         outputs = len(scale)
-        self.size = tuple((n + 2 * padding - self.kernel) // stride + 1 for n in x.shape[2:])
+        height, width = ((n + 2 * padding - self.kernel) // stride + 1 for n in x.shape[2:])
+        self.size = height, width
         self.channels, self.outputs, self.rows = rounded(channels), rounded(outputs), outputs
         self.depth = rounded(channels, 64) // 64
         shape = (outputs, channels, self.kernel, self.kernel)
@@ -181,7 +184,7 @@ class _Layer:
         self.scale = vector(2 * scale.double().numpy(), self.outputs)
         self.shift = vector(shift.numpy(), self.outputs)
         pixels = kernels.WIDE_COUNT[0] if self.wide else kernels.NARROW_COUNT[0]
-        target = Map(*self.size, outputs)
+        target = Map(height, width, outputs)
         self.table = windows(self.height, self.width, self.depth, target, self.kernel, stride, padding, pixels)
         self.tiles = len(self.table) // pixels
 
@@ -202,7 +205,7 @@ class _Layer:
 
     def _image(self, source: int, target: int) -> None:
         from . import program
-        from .buffers import address
+        from .arrangement import address
         from .kernels import aligned
 
         words = aligned(((self.height + 2) * (self.width + 2) + 1) * self.depth, np.uint64)

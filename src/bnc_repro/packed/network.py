@@ -6,6 +6,7 @@ import math
 import operator
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,8 @@ CLOSE = 1e-4  # of the largest output
 
 @dataclass
 class Report:
-    """What `pack` did: a line for each layer (name, packed or float, why), the kernel and why, bytes of the float network
-    and of the packed one, and how the outputs compare with float64's on random images."""
+    """What `pack` did: a line for each layer (name, packed or float, why), the kernel and why, bytes of the float
+    network and of the packed one, and how the outputs compare with float64's on random images."""
 
     kernel: str
     why: str
@@ -60,8 +61,8 @@ class Report:
 class PackedNetwork(nn.Module):
     """Images (N, C, H, W), float32 on the CPU -> what the network gives: logits (N, K) or heatmaps (N, K, H', W').
 
-    `plan` is None where the network was packed layer by layer; `network` then is a copy with packed layers. Its state is
-    `bits` and `floats`. `report` says what is packed, and what stays float and why.
+    `plan` is None where the network was packed layer by layer; `network` then is a copy with packed layers. Its
+    state is `bits` and `floats`. `report` says what is packed, and what stays float and why.
     """
 
     bits: Tensor
@@ -109,10 +110,10 @@ def pack(
     """`network`, trained and in evaluation mode, for images of `input_size` (H, W), with its binary layers by bits.
 
     ResNet classifiers and SBPN become one program; in any other network the binary layers are replaced one by one.
-    `kernel`: "popcount" (any processor) or "tables" (AVX2); the faster one for this processor unless named. With `check` two
-    random images are compared with float64's outputs; see `PackedNetwork.report`. `network` is left as it is.
-    Raises ValueError for a network in training mode, on a GPU, in another precision than float32, or without a binary layer
-    that bits can compute, and where numba is missing.
+    `kernel`: "popcount" (any processor) or "tables" (AVX2); the faster one for this processor unless named. With
+    `check` two random images are compared with float64's outputs; see `PackedNetwork.report`. `network` is left as it
+    is. Raises ValueError for a network in training mode, on a GPU, in another precision than float32, or without a
+    binary layer that bits can compute, and where numba is missing.
     """
     if network.training:
         raise ValueError("a network is packed in evaluation mode: call .eval() first")
@@ -169,13 +170,13 @@ def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[floa
     """The largest difference of the packed outputs to those of `network` in float64, as a share of the largest output;
     and the ties of these images: for each binary layer how many of its inputs are within rounding of 0, if any.
 
-    A sign within rounding of 0 may fall to either side, in torch's float32 as here; what follows differs then by far more
-    than rounding. Exact zeros are no ties.
+    A sign within rounding of 0 may fall to either side, in torch's float32 as here; what follows differs then by far
+    more than rounding. Exact zeros are no ties.
     """
     exact = copy.deepcopy(network).double()
     ties: dict[str, int] = {}
 
-    def look(name: str, inputs: tuple) -> None:
+    def look(name: str, _: nn.Module, inputs: tuple) -> None:
         values = inputs[0].abs()
         near = int(((values > 0) & (values <= TIE * inputs[0].std())).sum())
         if near:
@@ -183,7 +184,7 @@ def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[floa
 
     for name, layer in exact.named_modules():
         if isinstance(layer, (BinaryConv2d, BinaryLinear)) and layer.activation_binarizer is not None:
-            layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
+            layer.register_forward_pre_hook(partial(look, name))
     with evaluating(exact):
         expected = exact(images.double())
         outputs = packed(images)

@@ -5,6 +5,7 @@ activation binarizer does in evaluation is probed by values: its name says nothi
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ..binarizers.base import Binarizer
 from ..images.networks import ResNet
-from ..layers.backbone import Block, Trunk
+from ..layers.backbone import Block
 from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..poses.networks import SBPN
 
@@ -200,10 +201,11 @@ def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
     blocks = [(name, module) for name, module in network.named_modules() if isinstance(module, Block)]
     if any(why_float(block.conv) for _, block in blocks):
         return None
+    trunk: Any = network.trunk
     names = {module: name for name, module in network.named_modules()}
-    plan = Plan(network.trunk.stem[0].in_channels, size)
-    _stem(plan, network.trunk, names)
-    for stage in network.trunk.stages:
+    plan = Plan(trunk.stem[0].in_channels, size)
+    _stem(plan, trunk, names)
+    for stage in trunk.stages:
         for block in stage:
             _block(plan, block, names, 1)
     if isinstance(network, SBPN):
@@ -226,7 +228,7 @@ def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
     return plan
 
 
-def _stem(plan: Plan, trunk: Trunk, names: dict) -> None:
+def _stem(plan: Plan, trunk: Any, names: dict) -> None:
     conv, norm, activation, *rest = trunk.stem
     scale, shift = fold(norm)
     weight = _double(conv.weight) * scale[:, None, None, None]
@@ -235,7 +237,7 @@ def _stem(plan: Plan, trunk: Trunk, names: dict) -> None:
     plan.layers.append((names[conv], "float", "the first layer"))
 
 
-def _block(plan: Plan, block: Block, names: dict, upsampled: int) -> None:
+def _block(plan: Plan, block: Any, names: dict, upsampled: int) -> None:
     conv = block.conv
     negative, size = negative_and_scale(conv)
     scale, shift = fold(block.norm)
@@ -252,7 +254,8 @@ def _block(plan: Plan, block: Block, names: dict, upsampled: int) -> None:
     )
     plan.layers.append((names[conv], "packed", ""))
     if isinstance(block.shortcut, nn.Sequential):
-        _, pointwise, norm = block.shortcut
+        parts: Any = block.shortcut
+        _, pointwise, norm = parts
         scale, shift = fold(norm)
         step.shortcut, step.shortcut_bias = _double(pointwise.weight)[:, :, 0, 0] * scale[:, None], shift
         plan.layers.append((names[pointwise], "float", "a shortcut, 1x1"))

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from .compiling import STAMP, jit
 from .kernels import (
     CHUNK,
     LOOKUP_OUTPUTS,
     NARROW_COUNT,
     NARROW_TILE,
     SINGLE_TILE,
-    STAMP,
     WIDE_COUNT,
     WIDE_TILE,
     copy_float,
@@ -20,7 +20,6 @@ from .kernels import (
     float_single,
     float_wide,
     interleave,
-    jit,
     load_int,
     lookup_chunk,
     lookup_finish,
@@ -102,10 +101,11 @@ def winograd(source, table, tiles, tiles_a_row, weights, bias, slope, outputs, s
 
     weights: 7 points of (outputs / block, 7, 6, block), then `outputs` zeros and ones.
     """
+    step = tiles_a_row * 24 + 8
     zeros = weights + 7 * outputs * 42 * 4
     for point in range(7):
         float_product(
-            source + point * (tiles_a_row * 24 + 8), table, tiles, 7, 7 * (tiles_a_row * 24 + 8), 6, weights + point * outputs * 42 * 4,
+            source + point * step, table, tiles, 7, 7 * step, 6, weights + point * outputs * 42 * 4,
             zeros, zeros + 4 * outputs, outputs, sums + point * (tiles_a_row + 1) * outputs * 4, 0, wide,
         )  # fmt: skip
     for t in range(tiles_a_row):
@@ -257,7 +257,8 @@ def lookup(
                 x = load_int(tile + 16 + 16 * i)
                 bits = words + load_int(tile + 24 + 16 * i) + o // 8
                 lookup_finish(
-                    counts + 128 * i, middle + f, scale + f, shift + f, slope + f, shortcut + x + f, target + x + f, bits
+                    counts + 128 * i, middle + f, scale + f, shift + f, slope + f, shortcut + x + f, target + x + f,
+                    bits,
                 )  # fmt: skip
 
 
