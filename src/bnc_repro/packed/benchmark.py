@@ -1,0 +1,278 @@
+"""What packed inference buys: its processor time beside everything else here that runs the same network.
+
+Contestants take turns in one process, in an order that turns with the rounds, so that a busy machine slows all of them
+alike; a ratio is taken within a round and summed up by quartiles. Time is the processor's, of all threads of the
+process. Everybody gets one thread and the same images in memory. The float twin is the same network with both operands
+float: what one would deploy instead. int8 is quantized with scales calibrated on noise: its time, not its accuracy.
+"""
+
+import copy
+import logging
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..layers.binary import BinaryConv2d, BinaryLinear
+
+PACKED, EAGER, CHANNELS_LAST = "packed", "torch float32", "torch float32, channels_last"
+ONNXRUNTIME, ONNXRUNTIME_INT8 = "onnxruntime float32", "onnxruntime int8"
+OPENVINO, OPENVINO_INT8 = "OpenVINO float32", "OpenVINO int8"
+SHORTEST_TURN_S = 0.005  # a shorter call is repeated within its turn
+
+
+@dataclass
+class Comparison:
+    """Milliseconds of processor time a call, by contestant and round; `absent` says who could not run and why."""
+
+    milliseconds: dict[str, list[float]]
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def median(self, name: str) -> float:
+        """Median milliseconds a call."""
+        return float(np.median(self.milliseconds[name]))
+
+    def ratio(self, name: str, base: str = PACKED) -> tuple[float, float, float]:
+        """How many times `base`'s time `name` takes: lower quartile, median and upper quartile of the rounds."""
+        rounds = np.divide(self.milliseconds[name], self.milliseconds[base])
+        lower, median, upper = np.percentile(rounds, [25, 50, 75])
+        return float(lower), float(median), float(upper)
+
+    def table(self) -> str:
+        """A Markdown table of medians, quartiles and ratios, the absent ones named below it."""
+        rows = ["| contestant | ms, median (quartiles) | times packed, median (quartiles) |", "| --- | --- | --- |"]
+        for name, values in self.milliseconds.items():
+            lower, median, upper = np.percentile(values, [25, 50, 75])
+            low, middle, high = self.ratio(name)
+            rows.append(f"| {name} | {median:.3g} ({lower:.3g}, {upper:.3g}) | {middle:.2f} ({low:.2f}, {high:.2f}) |")
+        return "\n".join([*rows, *(["", "Not measured:"] if self.absent else []), *self._sentences()])
+
+    def _sentences(self) -> list[str]:
+        return [f"- {name}: {reason}." for name, reason in self.absent.items()]
+
+    def __str__(self) -> str:
+        width = max(map(len, self.milliseconds))
+        lines = [f"{'':{width}}  {'ms':>8}  times packed"]
+        for name in self.milliseconds:
+            low, middle, high = self.ratio(name)
+            lines.append(f"{name:{width}}  {self.median(name):8.3f}  {middle:.2f} ({low:.2f} to {high:.2f})")
+        return "\n".join(lines + [sentence[2:] for sentence in self._sentences()])
+
+
+def float_twin(network: nn.Module) -> nn.Module:
+    """A copy in evaluation whose binary layers are torch's own, with the same weights, and without hooks."""
+    twin = copy.deepcopy(network).eval()
+    for module in twin.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+        for name, child in module.named_children():
+            if isinstance(child, (BinaryConv2d, BinaryLinear)):
+                setattr(module, name, _plain(child))
+    return twin.requires_grad_(False)
+
+
+def _plain(layer: BinaryConv2d | BinaryLinear) -> nn.Module:
+    bias = layer.bias is not None
+    if isinstance(layer, BinaryLinear):
+        plain = nn.Linear(layer.in_features, layer.out_features, bias)
+    else:
+        plain = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,  # pyright: ignore[reportArgumentType]
+            layer.stride,  # pyright: ignore[reportArgumentType]
+            layer.padding,  # pyright: ignore[reportArgumentType]
+            layer.dilation,  # pyright: ignore[reportArgumentType]
+            layer.groups,
+            bias,
+            layer.padding_mode,  # pyright: ignore[reportArgumentType]
+        )
+    plain.weight = layer.weight
+    plain.register_parameter("bias", layer.bias)  # pyright: ignore[reportArgumentType]
+    return plain.eval()
+
+
+def compare(
+    packed: nn.Module,
+    network: nn.Module,
+    input_size: tuple[int, int],
+    *,
+    batch: int = 1,
+    rounds: int = 15,
+    names: tuple[str, ...] = (),
+) -> Comparison:
+    """Time `packed` beside the float twin of `network` and what else is installed, on `batch` images of noise.
+
+    input_size: (H, W). names: the rivals to measure, () for all; "packed" is always there. Raises ValueError for an
+    unknown name.
+    """
+    if unknown := set(names) - set(RIVALS):
+        raise ValueError(f"unknown rival {sorted(unknown)[0]!r}; there are {', '.join(RIVALS)}")
+    images = torch.randn(batch, 3, *input_size, generator=torch.Generator().manual_seed(0))
+    twin = float_twin(network)
+    absent: dict[str, str] = {}
+    with one_thread(), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+        calls: dict[str, Callable[[], object]] = {PACKED: lambda: packed(images)}
+        for name in names or RIVALS:
+            missing = [package for package in NEEDS.get(name, ()) if find_spec(package) is None]
+            if missing:
+                absent[name] = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+                continue
+            try:
+                calls[name] = RIVALS[name](twin, images, Path(folder))
+            except Exception as error:  # another's exporter or runtime that does not take the network is no fault of it
+                absent[name] = str(error).strip().partition("\n")[0] or type(error).__name__
+        return Comparison(interleaved(calls, rounds), absent)
+
+
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of processor time a call of each, by round, after two that do not count."""
+    names, repeats = list(calls), {}
+    for name, call in calls.items():
+        call()
+        repeats[name] = max(1, math.ceil(SHORTEST_TURN_S / max(_seconds(call, 1), 1e-6)))
+    milliseconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            milliseconds[name].append(1000 * _seconds(calls[name], repeats[name]))
+    return milliseconds
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    started = time.process_time()
+    for _ in range(repeats):
+        call()
+    return (time.process_time() - started) / repeats
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch with one thread; afterwards with as many as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _eager(twin: nn.Module, images: Tensor, folder: Path) -> Callable[[], object]:
+    return lambda: twin(images)
+
+
+def _channels_last(twin: nn.Module, images: Tensor, folder: Path) -> Callable[[], object]:
+    other = copy.deepcopy(twin).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    laid_out = images.contiguous(memory_format=torch.channels_last)
+    return lambda: other(laid_out)
+
+
+def _onnx_file(twin: nn.Module, images: Tensor, folder: Path) -> Path:
+    """The twin, passed through onnxruntime's basic simplifications: equal biases are one tensor behind identities
+    otherwise, which keeps convolutions from being quantized."""
+    file, exported = folder / "float.onnx", folder / "exported.onnx"
+    if not file.exists():
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")
+            # The newer exporter writes a file for residual networks that onnxruntime refuses.
+            torch.onnx.export(twin, (images.clone(),), str(exported), input_names=["images"], dynamo=False)
+        options = _onnxruntime_options()
+        options.optimized_model_filepath = str(file)
+        _session(exported, options, basic=True)
+    return file
+
+
+def _int8_file(twin: nn.Module, images: Tensor, folder: Path) -> Path:
+    """Quantize and dequantize around every operand, unsigned activations, signed weights with a scale per channel."""
+    from onnxruntime import quantization
+
+    class Calibration(quantization.CalibrationDataReader):
+        """The images, once: what scales are taken from."""
+
+        def __init__(self) -> None:
+            self.batches = iter([{"images": images.numpy()}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.batches, None)
+
+    file = folder / "int8.onnx"
+    if not file.exists():
+        root, level = logging.getLogger(), logging.getLogger().level
+        root.setLevel(logging.ERROR)  # it advises at the root logger
+        try:
+            quantization.quantize_static(
+                str(_onnx_file(twin, images, folder)),
+                str(file),
+                Calibration(),
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=True,
+            )
+        finally:
+            root.setLevel(level)
+    return file
+
+
+def _onnxruntime_options():
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def _session(file: Path, options, basic: bool = False):
+    import onnxruntime
+
+    if basic:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def _in_onnxruntime(file_of: Callable[[nn.Module, Tensor, Path], Path]):
+    def call(twin: nn.Module, images: Tensor, folder: Path) -> Callable[[], object]:
+        session = _session(file_of(twin, images, folder), _onnxruntime_options())
+        inputs = {"images": images.numpy()}
+        return lambda: session.run(None, inputs)
+
+    return call
+
+
+def _in_openvino(file_of: Callable[[nn.Module, Tensor, Path], Path]):
+    def call(twin: nn.Module, images: Tensor, folder: Path) -> Callable[[], object]:
+        import openvino  # pyright: ignore[reportMissingImports]
+
+        settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        model = openvino.Core().read_model(file_of(twin, images, folder))
+        request = openvino.compile_model(model, "CPU", settings).create_infer_request()
+        inputs = {0: images.numpy()}
+        return lambda: request.infer(inputs, share_inputs=True, share_outputs=True)
+
+    return call
+
+
+RIVALS: dict[str, Callable[[nn.Module, Tensor, Path], Callable[[], object]]] = {
+    EAGER: _eager,
+    CHANNELS_LAST: _channels_last,
+    ONNXRUNTIME: _in_onnxruntime(_onnx_file),
+    ONNXRUNTIME_INT8: _in_onnxruntime(_int8_file),
+    OPENVINO: _in_openvino(_onnx_file),
+    OPENVINO_INT8: _in_openvino(_int8_file),
+}
+NEEDS = {
+    ONNXRUNTIME: ("onnx", "onnxruntime"),
+    ONNXRUNTIME_INT8: ("onnx", "onnxruntime"),
+    OPENVINO: ("onnx", "onnxruntime", "openvino"),
+    OPENVINO_INT8: ("onnx", "onnxruntime", "openvino"),
+}

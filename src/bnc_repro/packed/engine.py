@@ -1,0 +1,104 @@
+"""Where numba is needed: the choice of a kernel, and a plan that runs on the images of a batch.
+
+Imported where it is used; `kernels_at_hand` says what is missing.
+"""
+
+import logging
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .packing import Plan
+
+KERNELS = ("popcount", "tables")
+
+
+def kernels_at_hand() -> None:
+    """Raise ValueError, with the line that installs it, where numba is missing."""
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            "packed inference needs numba, which is not installed: pip install 'bnc_repro[packed]' "
+            "(in a clone `make install` brings it)"
+        ) from error
+
+
+def chosen(kernel: str | None) -> tuple[str, str]:
+    """The kernel that serves this processor best, or the one that is asked for, and why."""
+    from .lanes import HOST
+
+    if kernel is not None:
+        if kernel not in KERNELS:
+            raise ValueError(f"unknown kernel {kernel!r}; known: {', '.join(KERNELS)}")
+        if kernel == "tables" and not HOST.avx2:
+            raise ValueError(f"kernel 'tables' needs AVX2, which {HOST.name} lacks; take 'counts', which runs anywhere")
+        return kernel, "as asked for"
+    if HOST.counts_bits:
+        return "popcount", f"{HOST.name} counts the bits of eight words in one instruction"
+    if HOST.avx2:
+        return "tables", f"{HOST.name} has AVX2, and no instruction that counts bits of vectors"
+    return "popcount", f"{HOST.name} has no AVX2: the portable kernel"
+
+
+class Engine:
+    """A plan with its weights in a kernel's order, and a program for each thread that runs at the same time."""
+
+    def __init__(self, plan: Plan, kernel: str) -> None:
+        from .arrangement import Weights
+        from .buffers import Program
+
+        self.plan, self._weights, self._program = plan, Weights(plan, kernel), Program
+        self._idle: queue.LifoQueue = queue.LifoQueue()
+        first = Program(plan, self._weights)
+        self.shape = first.shape
+        self._idle.put(first)
+        _compile(first, plan)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """images (N, C, H, W) float32 -> (N, *shape), the images of a batch shared out to torch's number of threads."""
+        images = images.contiguous()
+        results = torch.empty(len(images), *self.shape)
+        if images.requires_grad:
+            images = images.detach()
+        shared_out(self._run, [(images[i].data_ptr(), results[i].data_ptr()) for i in range(len(images))])
+        return results
+
+    def _run(self, x: int, y: int) -> None:
+        try:
+            program = self._idle.get_nowait()
+        except queue.Empty:
+            program = self._program(self.plan, self._weights)
+        program(x, y)
+        self._idle.put(program)
+
+
+def shared_out(function: Callable[..., None], calls: Sequence[tuple]) -> None:
+    """function(*call) for each call, on torch's number of threads. The kernels hold no lock of the interpreter."""
+    threads = min(torch.get_num_threads(), len(calls))
+    if threads < 2:
+        for call in calls:
+            function(*call)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda call: function(*call), calls))
+
+
+_compiled = False
+
+
+def _compile(program, plan: Plan) -> None:
+    """Run once on an empty image, so that the first one does not wait; the first time ever it is said."""
+    global _compiled
+    from . import program as operations
+
+    if not _compiled and not operations.kept_on_disk():
+        logging.getLogger("bnc_repro").info("compiling the kernels of packed inference, once for this machine ...")
+    _compiled = True
+    x = np.zeros((plan.channels, *plan.size), np.float32)
+    y = np.zeros(program.shape, np.float32)
+    program(x.ctypes.data, y.ctypes.data)

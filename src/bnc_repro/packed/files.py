@@ -1,0 +1,88 @@
+"""A packed network's file: bits, the float rest and a description, as safetensors. Nothing in it can run.
+
+Header: the plan as JSON, the recipe and the labels, a version, and a checksum over all of them and every tensor,
+which is compared before anything is used.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..training.checkpoint import atomic
+from .description import plan_from
+from .network import PackedNetwork
+
+FORMAT = "bnc_repro packed network, form 1"
+KEY = "bnc_repro"  # of the metadata
+LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
+
+
+def _checksum(arrays: dict[str, np.ndarray], text: str) -> str:
+    total = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return total.hexdigest()
+
+
+def save(packed: PackedNetwork, path: str | Path, recipe: dict | None = None, labels: list[str] | None = None) -> int:
+    """Write a packed network with its checkpoint's recipe and labels, atomically; the file's size in bytes is returned.
+
+    Raises ValueError for a network that was packed layer by layer: its float part is a model of its own.
+    """
+    from safetensors.numpy import save_file
+
+    if packed.plan is None:
+        raise ValueError(
+            "this network was packed layer by layer, a file holds whole packed networks; keep it by torch.export.save"
+        )
+    arrays = {"bits": packed.bits.numpy(), "floats": packed.floats.numpy()}
+    text = json.dumps({"plan": packed.description, "recipe": recipe or {}, "labels": labels or []})
+    header = {"format": FORMAT, "checksum": _checksum(arrays, text), "content": text}
+    with atomic(Path(path)) as temporary:  # one entry: safetensors writes several in any order
+        save_file(arrays, temporary, metadata={KEY: json.dumps(header)})
+    return Path(path).stat().st_size
+
+
+def is_packed(path: str | Path) -> bool:
+    """Whether a file says in its header that it is a packed network, of this form or another. Reads no more of it."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length) if length < LONGEST_HEADER else b""
+        told = json.loads(json.loads(header)["__metadata__"][KEY])
+        return str(told["format"]).startswith(FORMAT.rpartition(" ")[0])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load(path: str | Path, kernel: str | None = None) -> tuple[PackedNetwork, dict, list[str]]:
+    """The network in a packed file, its recipe and its labels; `kernel` as `pack` takes it.
+
+    Raises ValueError for a file that is not there, cut short, changed, of another form, or of something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; name a packed network, as `python -m bnc_repro pack` writes it")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is cut short or no packed network ({error}); pack its checkpoint again") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        form = header.get("format", "something else") if isinstance(header, dict) else "something else"
+        raise ValueError(f"{path} holds {form}, this version reads {FORMAT}; pack its checkpoint again")
+    text = str(header.get("content"))
+    if header.get("checksum") != _checksum(arrays, text):
+        raise ValueError(f"{path} was changed after it was written (its checksum differs); pack its checkpoint again")
+    content = json.loads(text)
+    try:
+        plan = plan_from(arrays["bits"], arrays["floats"], content["plan"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; pack its checkpoint again") from error
+    return PackedNetwork(plan, kernel), content["recipe"], content["labels"]

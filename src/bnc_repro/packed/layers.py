@@ -1,0 +1,234 @@
+"""Binary layers by bits inside a torch model: for networks that are no program of their own.
+
+Each layer packs the signs of its input, sums by counted bits, and scales; a BatchNorm that follows it alone is folded
+into the scale, as one behind a float convolution is into its weights. Everything between stays torch's, in
+channels_last, where a pixel's channels lie side by side.
+"""
+
+import contextlib
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..layers.binary import BinaryConv2d, BinaryLinear
+from .engine import kernels_at_hand, shared_out
+from .packing import fold, negative_and_scale, why_float
+
+
+class _PackedLayer(nn.Module):
+    """Bits (uint8) of which weights are below 0, and scale and shift (O,) of the sums."""
+
+    bits: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, layer: BinaryConv2d | BinaryLinear) -> None:
+        super().__init__()
+        kernels_at_hand()
+        why = why_float(layer)
+        if why:
+            raise ValueError(f"this layer cannot be computed by bits: {why}")
+        negative, scale = negative_and_scale(layer)
+        self.out_features = len(negative)
+        self.register_buffer("bits", torch.from_numpy(np.packbits(negative.ravel(), bitorder="little")))
+        self.register_buffer("scale", torch.from_numpy(scale).float())
+        self.register_buffer("shift", torch.zeros(len(negative)) if layer.bias is None else layer.bias.detach().clone())
+        self.eval()
+
+    @torch.no_grad()
+    def fold(self, norm: nn.BatchNorm2d) -> None:
+        """Take a BatchNorm that follows into scale and shift."""
+        scale, shift = (torch.from_numpy(np.broadcast_to(values, (self.out_features,)).copy()) for values in fold(norm))
+        self.shift.copy_(self.shift.double() * scale + shift)
+        self.scale.copy_(self.scale.double() * scale)
+
+    def train(self, mode: bool = True):
+        """Raises ValueError for True."""
+        if mode:
+            raise ValueError("a packed layer cannot be trained: train the network it was packed from, and pack again")
+        return super().train(False)
+
+
+class PackedConv2d(_PackedLayer):
+    """A binary convolution in evaluation: x (N, C, H, W) float32 on the CPU -> (N, O, H', W'). Kernel 3x3 or 1x1,
+    stride 1 or 2, zero padding 0 or 1, C by 4. Raises ValueError for a layer that bits cannot compute, and says why."""
+
+    def __init__(self, layer: BinaryConv2d) -> None:
+        super().__init__(layer)
+        self.in_channels, self.kernel_size = layer.in_channels, layer.kernel_size[0]
+        self.stride, self.padding = layer.stride[0], int(layer.padding[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32 or x.device.type not in ("cpu", "meta"):
+            raise ValueError(f"a packed layer takes float32 on the CPU, got {x.dtype} on {x.device}")
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"a packed layer of {self.in_channels} channels got {tuple(x.shape)}")
+        if min(x.shape[2:]) + 2 * self.padding < self.kernel_size:
+            size, kernel = " x ".join(map(str, x.shape[2:])), self.kernel_size
+            raise ValueError(f"a packed layer of {kernel}x{kernel} windows got an input of {size}, which is smaller")
+        geometry = [self.kernel_size, self.stride, self.padding]
+        return packed_conv2d(x, self.bits, self.scale, self.shift, geometry)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_features}, {self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        )
+
+
+class PackedLinear(_PackedLayer):
+    """A binary linear layer in evaluation: x (N, ..., I) float32 on the CPU -> (N, ..., O). I by 4."""
+
+    def __init__(self, layer: BinaryLinear) -> None:
+        super().__init__(layer)
+        self.in_features = layer.in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"a packed layer of {self.in_features} inputs got {tuple(x.shape)}")
+        rows = x.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)  # a row of the matrix as a pixel
+        y = packed_conv2d(rows, self.bits, self.scale, self.shift, [1, 1, 0])
+        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}"
+
+
+def pack_layers(model: nn.Module) -> list[tuple[str, str, str]]:
+    """Replace the binary layers of `model` that bits can compute, in place; a line each: name, packed or float, why."""
+    lines, packed = [], {}
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, (BinaryConv2d, BinaryLinear)):
+            continue
+        why = why_float(module)
+        if why is None:
+            parent = model.get_submodule(name.rpartition(".")[0])
+            packed[name] = PackedConv2d(module) if isinstance(module, BinaryConv2d) else PackedLinear(module)
+            setattr(parent, name.rpartition(".")[2], packed[name])
+        lines.append((name, "float" if why else "packed", why or ""))
+    _fold_norms(model, packed)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return lines
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _PackedLayer) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
+    """Fold each BatchNorm that alone takes the output of a packed layer, or of a convolution, both called once.
+    A model that cannot be traced keeps its norms."""
+    if not packed:
+        return
+    graph = None
+    with contextlib.suppress(Exception):  # whatever a foreign forward does with proxies
+        graph = _Tracer().trace(model)
+    if graph is None:
+        return
+    calls = [node.target for node in graph.nodes if node.op == "call_module"]
+    for node in graph.nodes:
+        if node.op != "call_module" or calls.count(node.target) != 1 or len(node.args) != 1:
+            continue
+        norm, before = model.get_submodule(str(node.target)), node.args[0]
+        if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats or not isinstance(before, fx.Node):
+            continue
+        if before.op == "call_module" and calls.count(before.target) == 1 and len(before.users) == 1:
+            layer = model.get_submodule(str(before.target))
+            if isinstance(layer, PackedConv2d):
+                layer.fold(norm)
+            elif type(layer) is nn.Conv2d:
+                parent = model.get_submodule(str(before.target).rpartition(".")[0])
+                setattr(parent, str(before.target).rpartition(".")[2], fuse_conv_bn_eval(layer, norm))
+            else:
+                continue
+            parent = model.get_submodule(str(node.target).rpartition(".")[0])
+            setattr(parent, str(node.target).rpartition(".")[2], nn.Identity())
+
+
+@torch.library.custom_op("bnc_repro::packed_conv2d", mutates_args=())
+def packed_conv2d(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
+    """scale (signs of x * weights) + shift: x (N, C, H, W) -> (N, O, H', W') in channels_last; geometry: kernel,
+    stride, padding."""
+    return _prepared(x, bits, scale, shift, geometry)(x)
+
+
+@packed_conv2d.register_fake
+def _(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
+    kernel, stride, padding = geometry
+    height, width = ((n + 2 * padding - kernel) // stride + 1 for n in x.shape[2:])
+    return x.new_empty(x.shape[0], height, width, scale.shape[0]).permute(0, 3, 1, 2)
+
+
+class _Layer:
+    """A layer's arrays in the kernels' order, for inputs of one size."""
+
+    def __init__(self, x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> None:
+        from . import kernels
+        from .arrangement import middles, rounded, vector, word_weights
+        from .buffers import Map, windows
+
+        self.kernel, stride, padding = geometry
+        _, channels, self.height, self.width = x.shape
+        outputs = len(scale)
+        height, width = ((n + 2 * padding - self.kernel) // stride + 1 for n in x.shape[2:])
+        self.size = height, width
+        self.channels, self.outputs, self.rows = rounded(channels), rounded(outputs), outputs
+        self.depth = rounded(channels, 64) // 64
+        shape = (outputs, channels, self.kernel, self.kernel)
+        negative = np.unpackbits(bits.numpy(), count=int(np.prod(shape)), bitorder="little").astype(bool).reshape(shape)
+        self.weights, self.wide = word_weights(negative, self.outputs)
+        self.middle = middles(negative, padding, self.outputs)
+        self.scale = vector(2 * scale.double().numpy(), self.outputs)
+        self.shift = vector(shift.numpy(), self.outputs)
+        pixels = kernels.WIDE_COUNT[0] if self.wide else kernels.NARROW_COUNT[0]
+        target = Map(height, width, outputs)
+        self.table = windows(self.height, self.width, self.depth, target, self.kernel, stride, padding, pixels)
+        self.tiles = len(self.table) // pixels
+
+    def __call__(self, x: Tensor) -> Tensor:
+        pixels = x.detach().permute(0, 2, 3, 1)
+        if self.channels != x.shape[1]:
+            pixels = nn.functional.pad(pixels, (0, self.channels - x.shape[1]))
+        pixels, (height, width) = pixels.contiguous(), self.size
+        result = torch.empty(len(x) * height * width + 1, self.outputs)  # a pixel more, for a tile that is not full
+        images = pixels.view(len(x), -1)
+        number = height * width
+        if len(x) > 1:  # the pixel behind an image is the next one's first: each has room of its own
+            result = torch.empty(len(x), number + 1, self.outputs)
+        targets = result.view(len(x), -1, self.outputs)
+        shared_out(self._image, [(images[i].data_ptr(), targets[i].data_ptr()) for i in range(len(x))])
+        pixels = targets[:, :number, : self.rows].contiguous()
+        return pixels.view(len(x), height, width, self.rows).permute(0, 3, 1, 2)
+
+    def _image(self, source: int, target: int) -> None:
+        from . import program
+        from .arrangement import address
+        from .kernels import aligned
+
+        words = aligned(((self.height + 2) * (self.width + 2) + 1) * self.depth, np.uint64)
+        program.signs(source, address(words), self.height, self.width, self.channels, self.depth)
+        program.count(
+            address(words), address(self.table), self.tiles, self.kernel, (self.width + 2) * self.depth * 8,
+            self.kernel * self.depth, address(self.weights), address(self.middle), address(self.scale),
+            address(self.shift), 0, self.outputs, 0, target, 0, self.wide, False,
+        )  # fmt: skip
+
+
+_layers: OrderedDict[tuple, tuple[tuple[Tensor, ...], _Layer]] = OrderedDict()
+KEPT = 512
+
+
+def _prepared(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> _Layer:
+    """The arrays of these very tensors. They are kept, so their addresses name them as long as they are unchanged."""
+    tensors = (bits, scale, shift)
+    states = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+    key = (*states, *geometry, *x.shape[1:])
+    if key not in _layers:
+        _layers[key] = (tensors, _Layer(x, bits, scale, shift, geometry))
+        while len(_layers) > KEPT:
+            _layers.popitem(last=False)
+    _layers.move_to_end(key)
+    return _layers[key][1]

@@ -1,0 +1,219 @@
+"""`pack`: a trained binary network as one whose binary layers are computed by bits."""
+
+import copy
+import json
+import math
+import operator
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.binary import BinaryConv2d, BinaryLinear
+from ..layers.inspect import evaluating
+from .description import described, plan_from
+from .engine import Engine, chosen, kernels_at_hand
+from .layers import pack_layers
+from .packing import Plan, plan_of
+
+TIE = 1e-6  # of the deviation of a layer's inputs: so near to 0 they may be rounded to the other side
+CLOSE = 1e-4  # of the largest output
+
+
+@dataclass
+class Report:
+    """What `pack` did: a line for each layer (name, packed or float, why), the kernel and why, bytes of the float
+    network and of the packed one, and how the outputs compare with float64's on random images."""
+
+    kernel: str
+    why: str
+    tier: str
+    layers: list[tuple[str, str, str]]
+    packed_bytes: int
+    float_bytes: int = 0
+    difference: float = math.nan
+    ties: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether outputs agree with float64's to `CLOSE`, or a tie explains that they do not."""
+        return self.difference <= CLOSE or bool(self.ties)
+
+    def __str__(self) -> str:
+        packed = [name for name, kind, _ in self.layers if kind == "packed"]
+        lines = [f"{len(packed)} binary layers by bits ({self.tier}), kernel {self.kernel}: {self.why}"]
+        if self.float_bytes:
+            lines.append(
+                f"{self.float_bytes / 1e6:.2f} MB -> {self.packed_bytes / 1e6:.2f} MB, "
+                f"{self.float_bytes / self.packed_bytes:.1f} times smaller"
+            )
+        lines += [f"float: {name}, {why}" for name, kind, why in self.layers if kind == "float"]
+        if not math.isnan(self.difference):
+            lines.append(f"largest difference to float64: {self.difference:.1e} of the largest output")
+        if self.ties:
+            counts = ", ".join(f"{count} of {name}" for name, count in self.ties.items())
+            lines.append(f"inputs within rounding of 0, whose sign may fall either way: {counts}")
+        return "\n".join(lines)
+
+
+class PackedNetwork(nn.Module):
+    """Images (N, C, H, W), float32 on the CPU -> what the network gives: logits (N, K) or heatmaps (N, K, H', W').
+
+    `plan` is None where the network was packed layer by layer; `network` then is a copy with packed layers. Its
+    state is `bits` and `floats`. `report` says what is packed, and what stays float and why.
+    """
+
+    bits: Tensor
+    floats: Tensor
+
+    def __init__(self, plan: Plan | None, kernel: str | None = None, network: nn.Module | None = None) -> None:
+        super().__init__()
+        kernels_at_hand()
+        self.kernel, why = chosen(kernel) if plan is not None else ("popcount", "single layers are always counted")
+        self.plan, self.network, self.description = plan, network, ""
+        if plan is not None:
+            bits, floats, self.description = described(plan)
+            self.register_buffer("bits", torch.from_numpy(bits))
+            self.register_buffer("floats", torch.from_numpy(floats))
+        tier = "the whole network as one program" if plan is not None else "layer by layer inside torch"
+        self.report = Report(self.kernel, why, tier, plan.layers if plan else [], bytes_of(self))
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.network is not None:
+            return self.network(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
+        self._check(images)
+        return packed_network(images, self.bits, self.floats, self.description, self.kernel)
+
+    def _check(self, images: Tensor) -> None:
+        assert self.plan is not None
+        expected = (self.plan.channels, *self.plan.size)
+        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(f"packed for images (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
+        if images.device.type not in ("cpu", "meta"):
+            raise ValueError(f"packed inference runs on the CPU, got images on {images.device}: call .cpu()")
+        if images.dtype != torch.float32:
+            raise ValueError(f"packed inference takes float32 images, got {images.dtype}: call .float()")
+
+    def train(self, mode: bool = True) -> "PackedNetwork":
+        """Raises ValueError for True: a packed network is for evaluation."""
+        if mode:
+            raise ValueError("a packed network cannot be trained: train the network it was packed from, and pack again")
+        return super().train(False)
+
+
+def pack(
+    network: nn.Module, input_size: tuple[int, int], *, kernel: str | None = None, check: bool = True
+) -> PackedNetwork:
+    """`network`, trained and in evaluation mode, for images of `input_size` (H, W), with its binary layers by bits.
+
+    ResNet classifiers and SBPN become one program; in any other network the binary layers are replaced one by one.
+    `kernel`: "popcount" (any processor) or "tables" (AVX2); the faster one for this processor unless named. With
+    `check` two random images are compared with float64's outputs; see `PackedNetwork.report`. `network` is left as it
+    is. Raises ValueError for a network in training mode, on a GPU, in another precision than float32, or without a
+    binary layer that bits can compute, and where numba is missing.
+    """
+    if network.training:
+        raise ValueError("a network is packed in evaluation mode: call .eval() first")
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.device.type != "cpu":
+            raise ValueError(f"packed inference runs on the CPU, {name} is on {tensor.device}: call .cpu() first")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ValueError(f"a network is packed from float32, {name} is {tensor.dtype}: call .float() first")
+    height, width = _size(input_size)
+    kernels_at_hand()
+    plan = plan_of(network, (height, width))
+    if plan is not None:
+        packed = PackedNetwork(plan, kernel)
+    else:
+        copied = copy.deepcopy(network)
+        packed = PackedNetwork(None, kernel, copied)
+        packed.report.layers = pack_layers(copied)
+        packed.report.packed_bytes = bytes_of(packed)
+        if all(kind == "float" for _, kind, _ in packed.report.layers):
+            reasons = "; ".join(f"{name}: {why}" for name, _, why in packed.report.layers[:3])
+            raise ValueError(
+                f"no layer of this network can be computed by bits ({reasons or 'it has no binary layer'})"
+            )
+    packed.report.float_bytes = bytes_of(network)
+    if check:
+        _compare(network, packed, (height, width))
+    return packed
+
+
+def _size(input_size: tuple[int, int]) -> tuple[int, int]:
+    try:
+        height, width = map(operator.index, input_size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise ValueError(f"input_size is (height, width) in px, two positive integers, got {input_size!r}")
+    return height, width
+
+
+def bytes_of(network: nn.Module) -> int:
+    """The bytes of all parameters and buffers."""
+    tensors = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int]) -> None:
+    first = next(module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+    channels = packed.plan.channels if packed.plan else getattr(first, "in_channels", 3)
+    images = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
+    packed.report.difference, packed.report.ties = compare(network, packed, images)
+
+
+def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[float, dict[str, int]]:
+    """The largest difference of the packed outputs to those of `network` in float64, as a share of the largest output;
+    and the ties of these images: for each binary layer how many of its inputs are within rounding of 0, if any.
+
+    A sign within rounding of 0 may fall to either side, in torch's float32 as here; what follows differs then by far
+    more than rounding. Exact zeros are no ties.
+    """
+    exact = copy.deepcopy(network).double()
+    ties: dict[str, int] = {}
+
+    def look(name: str, _: nn.Module, inputs: tuple) -> None:
+        values = inputs[0].abs()
+        near = int(((values > 0) & (values <= TIE * inputs[0].std())).sum())
+        if near:
+            ties[name] = ties.get(name, 0) + near
+
+    for name, layer in exact.named_modules():
+        if isinstance(layer, (BinaryConv2d, BinaryLinear)) and layer.activation_binarizer is not None:
+            layer.register_forward_pre_hook(partial(look, name))
+    with evaluating(exact):
+        expected = exact(images.double())
+        outputs = packed(images)
+    return ((outputs - expected).abs().amax() / expected.abs().amax()).item(), ties
+
+
+@torch.library.custom_op("bnc_repro::packed_network", mutates_args=())
+def packed_network(images: Tensor, bits: Tensor, floats: Tensor, description: str, kernel: str) -> Tensor:
+    """A whole packed network, (N, C, H, W) -> (N, ...); the rest as `description.described` writes it."""
+    return _engine(bits, floats, description, kernel)(images)
+
+
+@packed_network.register_fake
+def _(images: Tensor, bits: Tensor, floats: Tensor, description: str, kernel: str) -> Tensor:
+    return images.new_empty(len(images), *json.loads(description)["output"])
+
+
+_engines: OrderedDict[tuple, tuple[tuple[Tensor, Tensor], Engine]] = OrderedDict()
+KEPT = 8
+
+
+def _engine(bits: Tensor, floats: Tensor, description: str, kernel: str) -> Engine:
+    """The engine of these very tensors. It keeps them, so their addresses name them as long as they are unchanged."""
+    versions = [0 if tensor.is_inference() else tensor._version for tensor in (bits, floats)]
+    key = (kernel, description, bits.data_ptr(), floats.data_ptr(), *versions)
+    if key not in _engines:
+        plan = plan_from(bits.numpy(), floats.numpy(), description)
+        _engines[key] = ((bits, floats), Engine(plan, kernel))
+        while len(_engines) > KEPT:
+            _engines.popitem(last=False)
+    _engines.move_to_end(key)
+    return _engines[key][1]

@@ -1,0 +1,262 @@
+"""From a trained network to a plan: what is computed by bits, what stays float and why. Needs no numba.
+
+A plan is a list of steps of plain arrays. BatchNorm is folded into the step before it, in double precision. What an
+activation binarizer does in evaluation is probed by values: its name says nothing about a class of somebody's own.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..binarizers.base import Binarizer
+from ..images.networks import ResNet
+from ..layers.backbone import Block
+from ..layers.binary import BinaryConv2d, BinaryLinear
+from ..poses.networks import SBPN
+
+PROBES = (-3.0, -1.0, -0.3, -1e-3, -1e-30, -0.0, 0.0, 1e-30, 1e-3, 0.3, 1.0, 3.0)
+
+
+@dataclass
+class Convolution:
+    """A float convolution with its bias and PReLU; pooled: the 3x3/2 maximum follows. weight (O, C, k, k)."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    slope: np.ndarray
+    stride: int
+    pooled: bool = False
+
+
+@dataclass
+class BinaryBlock:
+    """prelu(scale (signs * bits) + shift + shortcut), 3x3 and padded by 1, at `upsampled` times the size.
+
+    negative (O, C, 3, 3) bool: which weights are -1. Shortcut: the input itself where `shortcut` is None, else its 2x2
+    mean (stride 2) times shortcut (O, C) plus shortcut_bias.
+    """
+
+    name: str
+    negative: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+    slope: np.ndarray
+    stride: int
+    upsampled: int
+    shortcut: np.ndarray | None = None
+    shortcut_bias: np.ndarray | None = None
+
+
+@dataclass
+class Linear:
+    """weight (K, C) at every pixel, or at the mean of all (`averaged`)."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    averaged: bool
+
+
+@dataclass
+class Plan:
+    """A whole network: input (C, H, W), its steps, and a line for each layer: name, packed or float, why."""
+
+    channels: int
+    size: tuple[int, int]
+    steps: list[Convolution | BinaryBlock | Linear] = field(default_factory=list)
+    layers: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def after(step, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a step's output for an input of `size`."""
+    height, width = size
+    if isinstance(step, Convolution):
+        kernel = step.weight.shape[2]
+        height, width = ((n + 2 * (kernel // 2) - kernel) // step.stride + 1 for n in size)
+        return ((height - 1) // 2 + 1, (width - 1) // 2 + 1) if step.pooled else (height, width)
+    if isinstance(step, BinaryBlock):
+        return tuple((n * step.upsampled - 1) // step.stride + 1 for n in size)  # pyright: ignore[reportReturnType]
+    return (1, 1) if step.averaged else size
+
+
+def output_shape(plan: Plan) -> tuple[int, ...]:
+    """(K,) logits, or (K, H', W') heatmaps."""
+    size, last = plan.size, plan.steps[-1]
+    for step in plan.steps:
+        size = after(step, size)
+    averaged = isinstance(last, Linear) and last.averaged
+    return (len(last.weight),) if averaged else (len(last.weight), *size)  # pyright: ignore
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise ValueError for a plan whose steps do not fit each other: the kernels check nothing."""
+    sizes = (plan.channels, *plan.size)
+    if not all(isinstance(size, int) and 0 < size <= 1 << 16 for size in sizes) or not plan.steps:
+        raise ValueError(f"an input of {sizes} and {len(plan.steps)} steps make no network")
+    channels, size = plan.channels, plan.size
+    for i, step in enumerate(plan.steps):
+        weight = step.negative if isinstance(step, BinaryBlock) else step.weight
+        outputs, window = len(weight), (3, 3)
+        if isinstance(step, Convolution):
+            window = (weight.shape[-1] | 1,) * 2
+            vectors, strides = [step.bias, step.slope], step.stride in (1, 2)
+        elif isinstance(step, BinaryBlock):
+            vectors, strides = [step.scale, step.shift, step.slope], step.stride in (1, 2) and step.upsampled in (1, 2)
+            changed = step.stride == 2 or outputs != channels
+            if (step.shortcut is None) != (step.shortcut_bias is None) or (step.shortcut is None and changed):
+                raise ValueError(f"step {i} lacks its shortcut")
+            if step.shortcut is not None and step.shortcut.shape != (outputs, channels):
+                raise ValueError(f"step {i} has a shortcut of {step.shortcut.shape}")
+            vectors += [] if step.shortcut_bias is None else [step.shortcut_bias]
+            strides = strides and channels % 4 == 0
+        else:
+            vectors, strides, window = [step.bias], i == len(plan.steps) - 1, ()
+        right = weight.shape == (outputs, channels, *window) and all(v.shape == (outputs,) for v in vectors)
+        if not right or not strides or (i == 0) != isinstance(step, Convolution):
+            raise ValueError(f"step {i} does not fit an input of {channels} channels")
+        channels, size = outputs, after(step, size)
+        if min(size) < 1:
+            raise ValueError(f"step {i} leaves nothing of its input")
+    if not isinstance(plan.steps[-1], Linear):
+        raise ValueError("the last step is no linear layer")
+
+
+def why_float(layer: BinaryConv2d | BinaryLinear) -> str | None:
+    """Why a binary layer cannot be computed by bits; None: it can."""
+    if layer.weight_binarizer is None or layer.activation_binarizer is None:
+        operand = "weights" if layer.weight_binarizer is None else "inputs"
+        return f"its {operand} are float"
+    if not takes_sign(layer.activation_binarizer):
+        return f"{type(layer.activation_binarizer).__name__} is not sign in evaluation"
+    if isinstance(layer, BinaryLinear):
+        return None if layer.in_features % 4 == 0 else f"its {layer.in_features} inputs do not divide by 4"
+    if layer.groups != 1:
+        return f"it has {layer.groups} groups"
+    if layer.dilation != (1, 1):
+        return f"its dilation is {layer.dilation}"
+    if layer.padding_mode != "zeros":
+        return f"its padding is {layer.padding_mode!r}"
+    if layer.kernel_size not in ((1, 1), (3, 3)):
+        return f"its kernel is {layer.kernel_size[0]}x{layer.kernel_size[1]}, not 1x1 or 3x3"
+    if layer.stride not in ((1, 1), (2, 2)):
+        return f"its stride is {layer.stride}"
+    if layer.padding not in ((0, 0), (1, 1)) or (layer.kernel_size == (1, 1) and layer.padding == (1, 1)):
+        return f"its padding is {layer.padding}"
+    if layer.in_channels % 4:
+        return f"its {layer.in_channels} channels do not divide by 4"
+    return None
+
+
+def takes_sign(binarizer: Binarizer) -> bool:
+    """Whether `binarizer` is sign, +1 at 0 and at -0, in evaluation: asked of numbers, also as channels of an image."""
+    numbers = torch.tensor(PROBES)
+    expected = (numbers >= 0).float() * 2 - 1
+    training = binarizer.training
+    binarizer.eval()
+    try:
+        with torch.no_grad():
+            alone = binarizer(numbers)
+            image = binarizer(numbers.view(1, -1, 1, 1).expand(2, -1, 3, 3).contiguous())
+    except (RuntimeError, ValueError, TypeError):
+        return False
+    finally:
+        binarizer.train(training)
+    return torch.equal(alone, expected) and torch.equal(image, expected.view(1, -1, 1, 1).expand(2, -1, 3, 3))
+
+
+def negative_and_scale(layer: BinaryConv2d | BinaryLinear) -> tuple[np.ndarray, np.ndarray]:
+    """Which binary weights are below 0, in the weight's shape, and their size (O,), in double precision. Raises
+    ValueError where a channel has other values than one number and its negative."""
+    with torch.no_grad():
+        weight = layer.binary_weight().double().flatten(1)
+    size = weight.abs().amax(1)
+    if not torch.equal(weight.abs(), size[:, None].expand_as(weight)):
+        raise ValueError("its weights have more than two values per output channel")
+    return (weight < 0).view(layer.weight.shape).numpy(), size.numpy()
+
+
+def fold(norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift of BatchNorm in evaluation, double precision."""
+    mean, variance = _double(norm.running_mean), _double(norm.running_var)
+    scale = (_double(norm.weight) if norm.affine else 1.0) / np.sqrt(variance + norm.eps)
+    return scale, (_double(norm.bias) if norm.affine else 0.0) - mean * scale
+
+
+def _double(tensor: Tensor | None) -> np.ndarray:
+    assert tensor is not None
+    return tensor.detach().double().cpu().numpy()
+
+
+def _slope(activation: nn.Module, channels: int) -> np.ndarray:
+    assert isinstance(activation, nn.PReLU)
+    return np.broadcast_to(_double(activation.weight), (channels,)).copy()
+
+
+def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
+    """The plan of a ResNet classifier or an SBPN whose binary layers can all be packed; None for anything else."""
+    if not isinstance(network, (ResNet, SBPN)):
+        return None
+    blocks = [(name, module) for name, module in network.named_modules() if isinstance(module, Block)]
+    if any(why_float(block.conv) for _, block in blocks):
+        return None
+    trunk: Any = network.trunk
+    names = {module: name for name, module in network.named_modules()}
+    plan = Plan(trunk.stem[0].in_channels, size)
+    _stem(plan, trunk, names)
+    for stage in trunk.stages:
+        for block in stage:
+            _block(plan, block, names, 1)
+    if isinstance(network, SBPN):
+        upsampled = 1
+        for module in network.head:
+            if isinstance(module, Block):
+                _block(plan, module, names, upsampled)
+            upsampled = 1 if isinstance(module, Block) else 2
+        last, weight = network.heatmaps, network.heatmaps.weight[:, :, 0, 0]
+    else:
+        last, weight = network.fc, network.fc.weight
+    outputs = len(weight)
+    bias = np.zeros(outputs) if last.bias is None else _double(last.bias)
+    plan.steps.append(Linear(_double(weight), bias, isinstance(network, ResNet)))
+    plan.layers.append((names[last], "float", "the last layer"))
+    for step in plan.steps:  # what is computed is what a file holds
+        for key, value in vars(step).items():
+            if isinstance(value, np.ndarray) and value.dtype == np.float64:
+                setattr(step, key, value.astype(np.float32))
+    return plan
+
+
+def _stem(plan: Plan, trunk: Any, names: dict) -> None:
+    conv, norm, activation, *rest = trunk.stem
+    scale, shift = fold(norm)
+    weight = _double(conv.weight) * scale[:, None, None, None]
+    slope = _slope(activation, conv.out_channels)
+    plan.steps.append(Convolution(weight, shift, slope, conv.stride[0], pooled=bool(rest)))
+    plan.layers.append((names[conv], "float", "the first layer"))
+
+
+def _block(plan: Plan, block: Any, names: dict, upsampled: int) -> None:
+    conv = block.conv
+    negative, size = negative_and_scale(conv)
+    scale, shift = fold(block.norm)
+    if conv.bias is not None:
+        shift = shift + scale * _double(conv.bias)
+    step = BinaryBlock(
+        names[conv],
+        negative,
+        size * scale,
+        shift,
+        _slope(block.activation, conv.out_channels),
+        conv.stride[0],
+        upsampled,
+    )
+    plan.layers.append((names[conv], "packed", ""))
+    if isinstance(block.shortcut, nn.Sequential):
+        parts: Any = block.shortcut
+        _, pointwise, norm = parts
+        scale, shift = fold(norm)
+        step.shortcut, step.shortcut_bias = _double(pointwise.weight)[:, :, 0, 0] * scale[:, None], shift
+        plan.layers.append((names[pointwise], "float", "a shortcut, 1x1"))
+    plan.steps.append(step)

@@ -1,0 +1,243 @@
+"""Packed files: bit-equal after a round trip, small, and refused by one sentence when they are not what was written."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bnc_repro import binarize, create_network, pack
+from bnc_repro.packed import files
+from exact import as_if_trained, noise
+from networks import BINARY
+
+RECIPE = {"network": "resnet20", "width": 16, "blocks": [2, 2], "data": {"kind": "fashion_mnist"}, "seed": 3}
+LABELS = ["bag", "Stiefelette ß", "靴"]
+SIZE = (20, 24)
+
+
+def packed_network() -> nn.Module:
+    torch.manual_seed(0)
+    network = create_network("resnet20", num_classes=3, width=16, blocks=(2, 2), **BINARY)
+    return pack(as_if_trained(network), SIZE, check=False)
+
+
+@pytest.fixture(scope="module")
+def packed():
+    return packed_network()
+
+
+@pytest.fixture
+def file(packed, tmp_path) -> Path:
+    path = tmp_path / "small.safetensors"
+    files.save(packed, path, RECIPE, LABELS)
+    return path
+
+
+def test_a_round_trip_is_bit_equal(packed, file):
+    loaded, recipe, labels = files.load(file)
+    images = noise(5, 3, *SIZE)
+    assert torch.equal(loaded(images), packed(images))
+    assert recipe == RECIPE
+    assert labels == LABELS
+    assert loaded.report.layers == packed.report.layers
+    assert loaded.report.packed_bytes == packed.report.packed_bytes
+
+
+def test_a_second_round_trip_writes_the_same_bytes(file, tmp_path):
+    again = tmp_path / "again.safetensors"
+    files.save(*_first_and_rest(file, again))
+    assert again.read_bytes() == file.read_bytes()
+
+
+def _first_and_rest(file: Path, target: Path) -> tuple:
+    loaded, recipe, labels = files.load(file)
+    return loaded, target, recipe, labels
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "size"),
+    [
+        ("sbpn", {"num_keypoints": 5, "width": 16, "blocks": (1, 1)}, (32, 24)),
+        ("bireal18", {"num_classes": 11, "width": 20, "blocks": (1, 2)}, (32, 40)),
+        ("resnet20", {"num_classes": 4, "channels": 1, "width": 12, "blocks": (1, 1)}, (28, 28)),
+    ],
+)
+def test_networks_of_every_kind_come_back(name, settings, size, tmp_path):
+    network = as_if_trained(create_network(name, **settings, **BINARY))
+    packed, path = pack(network, size, check=False), tmp_path / "packed.safetensors"
+    files.save(packed, path, {"network": name}, [])
+    images = noise(2, settings.get("channels", 3), *size)
+    assert torch.equal(files.load(path)[0](images), packed(images))
+
+
+def test_a_network_of_somebodys_own_is_not_written_as_its_class_cannot_be_read_back(tmp_path):
+    own = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3))
+    binarize(own, **BINARY)
+    path = tmp_path / "own.safetensors"
+    with pytest.raises(ValueError, match="layer by layer"):
+        files.save(pack(own.eval(), (12, 12), check=False), path, {"network": "own"}, [])
+    assert not path.exists()
+
+
+def test_the_file_is_safetensors_with_json_in_its_header(file):
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    content = json.loads(json.loads(header["__metadata__"]["bnc_repro"])["content"])
+    assert content["recipe"] == RECIPE
+    assert content["labels"] == LABELS
+
+
+def test_the_file_is_ten_times_smaller_than_the_checkpoint(tmp_path):
+    network = create_network("bireal18", num_classes=1000, **BINARY).eval()
+    path, checkpoint = tmp_path / "bireal18.safetensors", tmp_path / "bireal18.pt"
+    files.save(pack(network, (64, 64), check=False), path, {}, [])
+    torch.save(network.state_dict(), checkpoint)
+    assert checkpoint.stat().st_size / path.stat().st_size > 10
+
+
+def test_is_packed_tells_packed_files_from_all_else(file, tmp_path):
+    from safetensors.torch import save_file
+
+    assert files.is_packed(file)
+    assert files.is_packed(str(file))
+    checkpoint, foreign, text, empty = (tmp_path / name for name in ("a.pt", "b.safetensors", "c.txt", "d"))
+    torch.save({"x": torch.zeros(3)}, checkpoint)
+    save_file({"x": torch.zeros(3)}, foreign)
+    text.write_text("no file of ours")
+    empty.touch()
+    assert not any(files.is_packed(path) for path in (checkpoint, foreign, text, empty, tmp_path, tmp_path / "none"))
+
+
+def refused(path: Path, word: str = "") -> None:
+    with pytest.raises(ValueError, match=word) as error:
+        files.load(path)
+    assert path.name in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_files_cut_anywhere_are_refused(file):
+    content = file.read_bytes()
+    for length in (0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
+        refused(file)
+
+
+def test_longer_files_are_refused(file):
+    with open(file, "ab") as stream:
+        stream.write(b"\0" * 64)
+    refused(file)
+
+
+def test_one_bit_turned_anywhere_is_refused(file):
+    """In the header's length, its metadata, its offsets, or in any array."""
+    content = file.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    draw = np.random.default_rng(0)
+    places = [0, 3, 8, *draw.integers(8, header, 60).tolist(), *draw.integers(header, len(content), 60).tolist()]
+    for place in places:
+        turned = bytearray(content)
+        turned[place] ^= 1 << int(draw.integers(8))
+        file.write_bytes(turned)
+        refused(file)
+
+
+def test_edited_metadata_is_refused(file):
+    content = file.read_bytes()
+    assert content.count(b"fashion_mnist") == 1
+    file.write_bytes(content.replace(b"fashion_mnist", b"fashion_mnits"))
+    refused(file)
+
+
+def rewritten(file: Path, edit) -> None:
+    """The file again, through safetensors, after `edit(tensors, metadata)`."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(file, "pt") as source:
+        tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
+        metadata = json.loads(source.metadata()["bnc_repro"])
+    edit(tensors, metadata)
+    save_file(tensors, file, {"bnc_repro": json.dumps(metadata)})
+
+
+def test_an_array_less_is_refused(file):
+    rewritten(file, lambda tensors, _: tensors.popitem())
+    refused(file)
+
+
+def test_an_array_more_is_refused(file):
+    rewritten(file, lambda tensors, _: tensors.update(more=torch.zeros(2)))
+    refused(file)
+
+
+def test_another_version_is_refused_by_its_number(file):
+    def newer(_, metadata: dict) -> None:
+        assert metadata["format"].endswith("form 1")
+        metadata["format"] = "bnc_repro packed network, form 987"
+
+    rewritten(file, newer)
+    refused(file, "987")
+
+
+def test_foreign_files_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    foreign, checkpoint = tmp_path / "foreign.safetensors", tmp_path / "checkpoint.pt"
+    save_file({"x": torch.zeros(3)}, foreign)
+    torch.save({"x": torch.zeros(3)}, checkpoint)
+    refused(foreign, "pack")
+    refused(checkpoint, "pack")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    refused(tmp_path / "none.safetensors")
+
+
+def test_what_was_written_before_stays_when_writing_fails(packed, file, monkeypatch):
+    before = file.read_bytes()
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises((OSError, ValueError), match=r"space|disk"):
+        files.save(packed, file, {"other": 1}, [])
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_no_file_runs_code(file, monkeypatch):
+    import pickle
+
+    def never(*_, **__):
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, never)
+    files.load(file)
+
+
+@pytest.mark.parametrize(
+    ("step", "key", "value"),
+    [(1, "upsampled", 3), (1, "stride", 2), (1, "negative", {"bits": [64, 4, 3, 3], "at": 0}), (0, "stride", 7)],
+)
+def test_steps_that_do_not_fit_each_other_are_refused_though_the_checksum_is_right(file, step, key, value):
+    """The kernels check nothing: a description that would lead them out of their arrays must not reach them."""
+    from bnc_repro.packed import files
+
+    def edit(tensors, header) -> None:
+        content = json.loads(header["content"])
+        plan = json.loads(content["plan"])
+        plan["steps"][step][key] = value
+        header["content"] = json.dumps(content | {"plan": json.dumps(plan)})
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        header["checksum"] = files._checksum(arrays, header["content"])
+
+    rewritten(file, edit)
+    refused(file)

@@ -1,0 +1,210 @@
+"""Packed layers inside torch: sums, shapes, refusals, and their operators under export, compile and opcheck."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from bnc_repro import binarize, create_network
+from bnc_repro.layers import BinaryConv2d, BinaryLinear
+from bnc_repro.packed.layers import PackedConv2d, PackedLinear, pack_layers
+from exact import as_if_trained, exact, noise
+from networks import BINARY
+
+
+@torch.no_grad()
+def balanced(layer: nn.Module) -> nn.Module:
+    """`layer` with as many weights +1 as -1 in each channel: scale 1, integer sums."""
+    draw = torch.Generator().manual_seed(1)
+    order = torch.rand(layer.weight.flatten(1).shape, generator=draw).argsort(1)
+    layer.weight.copy_((2.0 * (order % 2) - 1).view_as(layer.weight))
+    return layer.eval()
+
+
+def packed_of(layer: nn.Module) -> nn.Module:
+    model = nn.Sequential(copy.deepcopy(layer)).eval()
+    pack_layers(model)
+    return model[0]
+
+
+def with_zeros(x: torch.Tensor) -> torch.Tensor:
+    """x with a tenth of it 0 and a tenth -0."""
+    draw = torch.rand(x.shape, generator=torch.Generator().manual_seed(5))
+    x[draw < 0.1], x[draw > 0.9] = 0.0, -0.0
+    return x
+
+
+FORMS = [(3, 1, 1), (3, 2, 1), (3, 1, 0), (3, 2, 0), (1, 1, 0), (1, 2, 0)]  # kernel, stride, padding
+SIZES = [(1, 1), (2, 3), (7, 7), (9, 14), (8, 8)]
+
+
+@pytest.mark.parametrize(
+    ("form", "size"), [(form, size) for form in FORMS for size in SIZES if min(size) + 2 * form[2] >= form[0]]
+)
+@pytest.mark.parametrize("channels", [(16, 16), (36, 20), (64, 128), (512, 64)])
+def test_convolutions_are_the_integers_of_float64(channels, form, size):
+    kernel, stride, padding = form
+    layer = balanced(BinaryConv2d(*channels, kernel, stride, padding, bias=False, **BINARY))
+    packed, x = packed_of(layer), with_zeros(noise(3, channels[0], *size))
+    assert isinstance(packed, PackedConv2d)
+    expected = exact(layer)(x.double())
+    assert torch.equal(expected, expected.round())
+    assert torch.equal(packed(x).double(), expected)
+    assert torch.equal(packed(x.contiguous(memory_format=torch.channels_last)).double(), expected)
+
+
+@pytest.mark.parametrize("shape", [(1,), (5,), (2, 7), (2, 3, 4)])
+@pytest.mark.parametrize("features", [(16, 16), (100, 10), (512, 1000)])
+def test_linear_layers_are_the_integers_of_float64(features, shape):
+    layer = balanced(BinaryLinear(*features, bias=False, **BINARY))
+    packed, x = packed_of(layer), with_zeros(noise(*shape, features[0]))
+    assert isinstance(packed, PackedLinear)
+    assert torch.equal(packed(x).double(), exact(layer)(x.double()))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        BinaryConv2d(32, 48, 3, 2, 1, **BINARY),
+        BinaryLinear(40, 12, **BINARY),
+        BinaryConv2d(32, 8, 1, standardize=True, **BINARY),
+    ],
+    ids=["conv", "linear", "standardized"],
+)
+def test_scales_and_biases_are_those_of_the_layer(layer):
+    x = noise(2, 40) if isinstance(layer, BinaryLinear) else noise(2, 32, 9, 9)
+    with torch.no_grad():
+        expected = layer(x)
+    assert torch.allclose(packed_of(layer)(x), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_packing_layers_reports_what_it_packed():
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), BinaryConv2d(16, 64, 3, **BINARY), BinaryConv2d(64, 64, 3, groups=2, **BINARY)
+    ).eval()
+    layers = {name: (kind, reason) for name, kind, reason in pack_layers(model)}
+    assert layers["1"][0] == "packed"
+    assert layers["2"][0] == "float"
+    assert "groups" in layers["2"][1]
+    assert isinstance(model[1], PackedConv2d)
+    assert type(model[2]) is BinaryConv2d
+
+
+def model_with_both() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        BinaryConv2d(16, 32, 3, 2, 1, **BINARY), nn.BatchNorm2d(32), nn.PReLU(32),
+        BinaryConv2d(32, 64, 1, **BINARY), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        BinaryLinear(64, 16, **BINARY), nn.Linear(16, 4),
+    )  # fmt: skip
+    pack_layers(as_if_trained(model))
+    return model
+
+
+def test_export_goes_through():
+    model, x = model_with_both(), (noise(2, 3, 12, 12),)
+    program = torch.export.export(model, x)
+    assert torch.equal(program.module()(*x), model(*x))
+    targets = [str(node.target) for node in program.graph.nodes if "packed" in str(node.target)]
+    assert len(targets) == 3
+
+
+def test_compile_goes_through_in_one_graph():
+    model, x = model_with_both(), noise(2, 3, 12, 12)
+    with torch.no_grad():
+        assert torch.equal(torch.compile(model, backend="eager", fullgraph=True)(x), model(x))
+
+
+def test_operators_pass_opcheck():
+    """Schema, fake kernels and what autograd makes of them, as torch checks them."""
+    seen = []
+
+    class Notes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.namespace == "bnc_repro":
+                seen.append((function, args, kwargs or {}))
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Notes():
+        model_with_both()(noise(2, 3, 12, 12))
+    assert len({function for function, _, _ in seen}) >= 1
+    for function, arguments, keywords in seen:
+        torch.library.opcheck(function, arguments, keywords)
+
+
+def test_layers_are_modules_like_any_other():
+    import io
+
+    model, x = model_with_both(), noise(2, 3, 12, 12)
+    expected = model(x)
+    assert torch.equal(copy.deepcopy(model)(x), expected)
+    other = model_with_both()
+    with torch.no_grad():
+        other[1].scale.mul_(2.0)
+    assert not torch.equal(other(x), expected)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "word"),
+    [
+        (noise(2, 16, 12, 12).double(), "float32"),
+        (noise(2, 16, 12, 12).half(), "float32"),
+        (noise(2, 8, 12, 12), "16"),
+        (noise(16, 12, 12), "16 channels"),
+    ],
+    ids=["double", "half", "channels", "dimensions"],
+)
+def test_other_inputs_are_refused(x, word):
+    with pytest.raises(ValueError, match=word):
+        packed_of(BinaryConv2d(16, 16, 3, padding=1, **BINARY))(x)
+
+
+def test_a_window_larger_than_the_input_is_refused():
+    with pytest.raises(ValueError, match="3x3"):
+        packed_of(BinaryConv2d(16, 16, 3, **BINARY))(noise(1, 16, 2, 5))
+
+
+def test_layers_refuse_to_train():
+    with pytest.raises(ValueError, match="train"):
+        model_with_both().train()
+
+
+def test_a_layer_that_does_not_fit_is_refused_by_name():
+    with pytest.raises(ValueError, match="groups"):
+        PackedConv2d(BinaryConv2d(16, 16, 3, groups=2, **BINARY).eval())
+    with pytest.raises(ValueError, match="4"):
+        PackedLinear(BinaryLinear(18, 16, **BINARY).eval())
+
+
+def test_networks_with_packed_layers_agree_with_float64():
+    from torchvision.models import mobilenet_v2, resnet18
+
+    torch.manual_seed(0)
+    for build, size in ((resnet18, (64, 64)), (mobilenet_v2, (64, 64))):
+        model = build(num_classes=7)
+        binarize(model, **BINARY)
+        as_if_trained(model)
+        twin, images = exact(model), noise(2, 3, *size)
+        expected = twin(images.double())
+        pack_layers(model)
+        packed = sum(isinstance(module, (PackedConv2d, PackedLinear)) for module in model.modules())
+        assert packed > 10
+        with torch.no_grad():
+            assert float((model(images) - expected).norm() / expected.norm()) < 1e-3
+
+
+def test_bhrnet_agrees_with_float64():
+    torch.manual_seed(0)
+    network = as_if_trained(create_network("bhrnet", num_keypoints=5, width=8, **BINARY))
+    twin, images = exact(network), noise(1, 3, 64, 64)
+    expected = twin(images.double())
+    pack_layers(network)
+    with torch.no_grad():
+        assert float((network(images) - expected).abs().max() / expected.abs().max()) < 1e-4

@@ -1,0 +1,308 @@
+"""`pack`: its report, its sentences for what it refuses, batches and threads, ties by name."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bnc_repro import binarize, create_network, pack
+from bnc_repro.layers import BinaryConv2d
+from bnc_repro.packed.lanes import HOST
+from exact import as_if_trained, exact, noise
+from networks import BINARY, small
+
+
+def network(**settings) -> nn.Module:
+    torch.manual_seed(0)
+    return as_if_trained(
+        create_network("resnet20", **({"num_classes": 7, "width": 16, "blocks": (2, 2)} | settings), **BINARY)
+    )
+
+
+def weighted(model: nn.Module) -> set[str]:
+    return {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and "binarizer" not in name
+    }
+
+
+@pytest.fixture(scope="module")
+def packed():
+    return pack(network(), (20, 24))
+
+
+def test_the_report_names_every_layer_once_and_says_why_float_ones_stay_float(packed):
+    layers = packed.report.layers
+    assert sorted(name for name, _, _ in layers) == sorted(weighted(network()))
+    binary = {name for name, module in network().named_modules() if isinstance(module, BinaryConv2d)}
+    assert {name for name, kind, _ in layers if kind == "packed"} == binary
+    assert all(kind == "packed" or (kind == "float" and reason) for _, kind, reason in layers)
+
+
+def test_the_report_reads_well(packed):
+    text = str(packed.report)
+    assert packed.report.kernel in text
+    assert "trunk.stem.0" in text
+    assert max(map(len, text.splitlines())) <= 160
+
+
+def test_bytes_are_those_of_the_parameters():
+    """Float: four a parameter or statistic. Packed Bi-Real-18: the float rest and a bit for each binary weight."""
+    bireal = create_network("bireal18", num_classes=1000, **BINARY).eval()
+    report = pack(bireal, (64, 64), check=False).report
+    bits = sum(module.weight.numel() for module in bireal.modules() if isinstance(module, BinaryConv2d))
+    rest = sum(parameter.numel() for parameter in bireal.parameters()) - bits
+    assert report.packed_bytes >= bits / 8 + 2 * rest
+    assert report.float_bytes == pytest.approx(4 * sum(p.numel() for p in bireal.state_dict().values()), rel=0.01)
+    assert report.float_bytes / report.packed_bytes > 10
+
+
+def test_the_agreement_is_measured(packed):
+    assert packed.report.agrees
+    assert 0 < packed.report.difference < 1e-4 or packed.report.ties
+
+
+def test_a_tie_is_named_by_its_layer():
+    """A channel of the stem that is 0 but for rounding: its sign is nobody's to know."""
+    tied = network()
+    with torch.no_grad():
+        conv, norm, activation, *_ = tied.trunk.stem
+        conv.weight[0] = 0.0
+        norm.weight[0], norm.running_mean[0], norm.running_var[0] = 0.7, 0.3, 1.7
+        norm.bias[0] = (0.3 * 0.7 / (1.7 + norm.eps) ** 0.5) * (1 + 1e-8)
+        activation.weight[0] = 0.25
+    report = pack(tied, (16, 16)).report
+    first = next(name for name, module in tied.named_modules() if isinstance(module, BinaryConv2d))
+    assert first in report.ties
+    assert report.ties[first] >= 16 * 16
+    assert any(f"of {first}" in line and "rounding of 0" in line for line in str(report).splitlines())
+
+
+def test_batches_and_threads_are_bit_equal_to_single_images(packed):
+    images = noise(9, 3, 20, 24)
+    alone = torch.cat([packed(image[None]) for image in images])
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            assert torch.equal(packed(images), alone)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_callers_in_several_threads_do_not_disturb_each_other(packed):
+    images = noise(6, 3, 20, 24)
+    expected = packed(images)
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            outputs = list(pool.map(lambda image: packed(image[None])[0], images))
+            assert torch.equal(torch.stack(outputs), expected)
+
+
+def test_however_images_lie_in_memory(packed):
+    images = noise(2, 3, 20, 24)
+    expected = packed(images)
+    assert torch.equal(packed(images.contiguous(memory_format=torch.channels_last)), expected)
+    assert torch.equal(packed(noise(4, 3, 20, 24)[::2]), packed(noise(4, 3, 20, 24)[::2].clone()))
+    wide = torch.zeros(2, 3, 20, 48)
+    wide[..., ::2] = images
+    assert torch.equal(packed(wide[..., ::2]), expected)
+    assert packed(images[:0]).shape == (0, 7)
+
+
+def test_images_and_the_network_are_left_as_they_were():
+    plain, images = network(), noise(2, 3, 20, 24)
+    state, before = copy.deepcopy(plain.state_dict()), images.clone()
+    pack(plain, (20, 24))(images)
+    assert torch.equal(images, before)
+    assert all(torch.equal(value, state[key]) for key, value in plain.state_dict().items())
+    assert not plain.training
+
+
+def test_a_packed_network_is_a_module_like_any_other(packed):
+    images = noise(2, 3, 20, 24)
+    expected = packed(images)
+    assert isinstance(packed, nn.Module)
+    assert torch.equal(packed.eval()(images), expected)
+    assert torch.equal(copy.deepcopy(packed)(images), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(packed))(images), expected)
+    assert torch.equal(packed.to("cpu")(images), expected)
+    assert not expected.requires_grad
+
+
+def test_what_is_not_of_the_registry_is_packed_layer_by_layer():
+    """BHRNet, and a model of somebody's own made binary by `binarize`."""
+    torch.manual_seed(0)
+    bhrnet = as_if_trained(create_network("bhrnet", num_keypoints=4, width=8, **BINARY))
+    own = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.Hardtanh(), nn.Conv2d(16, 32, 3, 2, 1), nn.Hardtanh(),
+        nn.Conv2d(32, 64, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, 64), nn.Linear(64, 5),
+    )  # fmt: skip
+    binarize(own, **BINARY)
+    for model, size in ((bhrnet, (64, 64)), (own.eval(), (12, 16))):
+        images = noise(2, 3, *size)
+        packed, twin = pack(model, size), exact(model)
+        assert any(kind == "packed" for _, kind, _ in packed.report.layers)
+        assert not any(
+            module is layer
+            for module in packed.modules()
+            for layer in model.modules()
+            if isinstance(layer, BinaryConv2d)
+        )
+        expected = twin(images.double())
+        assert float((packed(images) - expected).abs().max() / expected.abs().max()) < 1e-4 or packed.report.ties
+        assert any(isinstance(module, BinaryConv2d) for module in model.modules()), "the model is packed in place"
+
+
+def layered(layer: nn.Module) -> nn.Module:
+    """A model of somebody's own around one binary layer."""
+    return nn.Sequential(nn.Conv2d(3, layer.in_channels, 3, padding=1), layer).eval()
+
+
+ODD = {
+    "groups": BinaryConv2d(16, 16, 3, padding=1, groups=2, **BINARY),
+    "dilation": BinaryConv2d(16, 16, 3, padding=2, dilation=2, **BINARY),
+    "18 channels": BinaryConv2d(18, 16, 3, padding=1, **BINARY),
+    "kernel": BinaryConv2d(16, 16, 5, padding=2, **BINARY),
+    "padding": BinaryConv2d(16, 16, 3, padding=1, padding_mode="reflect", **BINARY),
+    "stride": BinaryConv2d(16, 16, 3, 3, padding=1, **BINARY),
+    "weights are float": BinaryConv2d(16, 16, 3, padding=1, activation_binarizer="ste"),
+    "inputs are float": BinaryConv2d(16, 16, 3, padding=1, weight_binarizer="ste"),
+    "not sign": BinaryConv2d(16, 16, 3, padding=1, weight_binarizer="ste", activation_binarizer="biper"),
+}
+
+
+@pytest.mark.parametrize("word", ODD)
+def test_a_layer_that_does_not_pack_is_told_with_its_reason(word):
+    """Alone it leaves nothing to pack, which is refused; beside another it stays float and the report says why."""
+    model = layered(ODD[word])
+    with pytest.raises(ValueError, match=word):
+        pack(model, (16, 16))
+    both = nn.Sequential(*model, nn.Conv2d(16, 16, 1), BinaryConv2d(16, 64, 3, padding=1, **BINARY)).eval()
+    packed = pack(both, (16, 16), check=False)
+    reasons = {name: reason for name, kind, reason in packed.report.layers if kind == "float"}
+    assert word in reasons["1"]
+    images = noise(1, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.allclose(packed(images), both(images), atol=1e-4)
+
+
+def test_a_float_network_has_nothing_to_pack():
+    with pytest.raises(ValueError, match="weights are float"):
+        pack(small(weight_binarizer=None, activation_binarizer=None).eval(), (16, 16))
+
+
+@pytest.mark.parametrize("binarizer", ["siman", "biper"])
+def test_an_activation_binarizer_that_is_not_sign_is_refused(binarizer):
+    odd = small(weight_binarizer="ste", activation_binarizer=binarizer).eval()
+    with pytest.raises(ValueError, match="sign"):
+        pack(odd, (16, 16))
+
+
+def test_an_activation_binarizer_is_probed_by_values_not_by_name():
+    from bnc_repro.binarizers.base import Binarizer
+
+    class Plain(Binarizer):
+        def derivative(self, x):
+            return torch.ones_like(x)
+
+    class Shifted(Plain):
+        def hard(self, x):
+            return torch.where(x >= 1e-3, 1.0, -1.0)
+
+    assert pack(small(weight_binarizer="ste", activation_binarizer=Plain()).eval(), (16, 16))
+    with pytest.raises(ValueError, match="Shifted"):
+        pack(small(weight_binarizer="ste", activation_binarizer=Shifted()).eval(), (16, 16))
+
+
+def test_a_network_in_training_is_refused():
+    with pytest.raises(ValueError, match=r"eval\(\)"):
+        pack(network().train(), (20, 24))
+
+
+def test_other_devices_and_types_are_refused():
+    with pytest.raises(ValueError, match="CPU"):
+        pack(network().to("meta"), (20, 24))
+    with pytest.raises(ValueError, match="float32"):
+        pack(network().half(), (20, 24))
+    with pytest.raises(ValueError, match="float32"):
+        pack(network().double(), (20, 24))
+
+
+@pytest.mark.parametrize(
+    ("images", "word"),
+    [
+        (noise(1, 3, 20, 20), "20"),
+        (noise(1, 1, 20, 24), "N, 3, 20, 24"),
+        (noise(3, 20, 24), "N, 3"),
+        (noise(1, 3, 20, 24).half(), "float32"),
+        (noise(1, 3, 20, 24).double(), "float32"),
+        (torch.zeros(1, 3, 20, 24, dtype=torch.uint8), "float32"),
+    ],
+    ids=["size", "channels", "dimensions", "half", "double", "bytes"],
+)
+def test_other_images_are_refused(packed, images, word):
+    with pytest.raises(ValueError, match=word):
+        packed(images)
+
+
+def test_images_on_a_gpu_are_refused(packed):
+    """As torch's fake tensors stand for them where there is none."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        images = torch.empty(1, 3, 20, 24, device="cuda")
+        with pytest.raises(ValueError, match=r"CPU.*\.cpu\(\)"):
+            packed(images)
+
+
+def test_training_a_packed_network_is_refused(packed):
+    with pytest.raises(ValueError, match="train"):
+        packed.train()
+    assert not packed.training
+
+
+@pytest.mark.parametrize("size", [(0, 24), (-4, 4), 20, (20,), (20, 24, 3), ("20", "24")], ids=str)
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(ValueError, match="input_size"):
+        pack(network(), size)
+
+
+def test_a_size_that_the_network_refuses_is_refused():
+    sbpn = create_network("sbpn", num_keypoints=3, width=8, **BINARY).eval()
+    with pytest.raises(ValueError, match="stride 32"):
+        pack(sbpn, (40, 64))
+
+
+def test_an_unknown_kernel_is_refused():
+    with pytest.raises(ValueError, match="popcount"):
+        pack(network(), (20, 24), kernel="abacus")
+
+
+def test_without_numba_one_sentence_says_how_to_install_it():
+    code = (
+        "import sys; sys.modules['numba'] = sys.modules['llvmlite'] = None\n"
+        "import bnc_repro.packed, bnc_repro\n"
+        "from bnc_repro import create_network, pack\n"
+        "network = create_network('resnet20', num_classes=3, width=8, blocks=(1,), weight_binarizer='ste', "
+        "activation_binarizer='ste').eval()\n"
+        "try:\n    pack(network, (16, 16))\nexcept ValueError as error:\n    print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "pip install 'bnc_repro[packed]'" in run.stdout
+    assert "make install" in run.stdout
+    assert len(run.stdout.splitlines()) == 1
+
+
+def test_the_kernel_is_chosen_by_the_processor_and_the_report_says_why(packed):
+    assert packed.report.kernel in ("popcount", "tables")
+    assert packed.report.why in str(packed.report)
+    assert HOST.name in packed.report.why
+    for kernel in ("popcount", "tables"):
+        assert pack(network(), (20, 24), kernel=kernel, check=False).report.kernel == kernel
