@@ -1,0 +1,38 @@
+"""The settings under which small profiles train on x86 processors, so that a run's digits are those of every machine.
+
+Sums of floats depend on their order, and their order on the number of threads and on the instruction set: torch's own
+kernels, oneDNN's and MKL's each choose theirs from the processor. The profiles of two cores fix all of it to one thread
+and AVX2, which every x86 processor since about 2015 has; `gpu` and `paper` keep what is fastest. torch reads these
+variables when it is imported, and the libraries when they first compute: they are set before.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+PINNED_PROFILES = ("sample", "small", "presets")
+AVX2 = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "AVX2",
+}
+
+
+def environment(profile: str) -> dict[str, str]:
+    """The variables that a process needs before it imports torch for a run of `profile`; {} where nothing is pinned:
+    under the larger profiles, and on a processor without AVX2."""
+    return dict(AVX2) if profile in PINNED_PROFILES and _has_avx2() else {}
+
+
+def pin(profile: str) -> None:
+    """Give this process `environment(profile)`. It takes full effect where torch has not been imported."""
+    os.environ.update(environment(profile))
+
+
+def _has_avx2() -> bool:
+    flags = Path("/proc/cpuinfo")
+    if platform.machine() not in ("x86_64", "AMD64") or not flags.is_file():
+        return False
+    return any(line.startswith("flags") and " avx2 " in f"{line} " for line in flags.read_text().splitlines())
