@@ -24,12 +24,13 @@ from pathlib import Path
 from ..recipe.build import make_recipe
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiments
-from ..run import ledger
+from ..run import ledger, pinned
 from ..run.code import SOURCES, git_state
 
 # What a row says of its run beside its digits.
 BESIDE = {
     "seconds",
+    "cpu_seconds",
     "items_per_second",
     "peak_memory_mib",
     "device",
@@ -46,6 +47,7 @@ BESIDE = {
     "placement",
     "processes",
 }
+TIMES = ("seconds", "cpu_seconds")  # of each epoch too
 # How runs of the larger profiles are cut; a pose set is small enough for one epoch.
 SHORT = {"epochs": 1, "warmup_epochs": 0.0, "evaluate_every": 1}
 FEW_PICTURES = 1280
@@ -128,11 +130,12 @@ def checked_out(commit: str, folder: Path):
 
 
 def train(pair: Pair, clone: Path, runs: Path) -> dict:
-    """The row of a run by the code of `clone`, in a process of its own with one thread. Raises ValueError with the
-    process's last words where it fails."""
+    """The row of a run by the code of `clone`, in a process of its own with one thread and the profile's settings.
+    Raises ValueError with the process's last words where it fails."""
     settings = [f"--set={key}={json.dumps(value)}" for key, value in json.loads(pair.recipe).items()]
     words = [sys.executable, "-m", "bnc_repro", "run", pair.experiment, "--profile", pair.profile, *settings]
-    environment = os.environ | {"PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | pinned.environment(pair.profile)
+    environment["PYTHONPATH"] = str(clone / "src")
     environment.pop("BNC_REPRO_REUSE", None)
     finished = subprocess.run(
         [*words, "--runs", str(runs)], cwd=clone, env=environment, capture_output=True, text=True, check=False
@@ -145,7 +148,7 @@ def train(pair: Pair, clone: Path, runs: Path) -> dict:
 def difference(old: object, new: object, where: str = "") -> tuple[int, str | None]:
     """How many values two rows share, and the first place where they differ with both values; None if nowhere."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [key for key in {**old, **new} if not (key in BESIDE and (not where or key == "seconds"))]
+        keys = [key for key in {**old, **new} if not (key in BESIDE and (not where or key in TIMES))]
         return _first((f"{where}.{key}".lstrip("."), old.get(key), new.get(key)) for key in keys)
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return _first((f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True)))

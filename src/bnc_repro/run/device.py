@@ -28,14 +28,14 @@ def pick_device(recipe: Recipe) -> torch.device:
 
 def device_name(device: torch.device) -> str:
     """What decides the digits of a run: the GPU, or the processor, the threads, and the instruction sets that torch's
-    own kernels and oneDNN's really use."""
+    own kernels, oneDNN's and MKL's really use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
     threads = torch.get_num_threads()
     kernels = torch.backends.cpu.get_cpu_capability()
-    return f"{model}, {threads} thread{'s' if threads > 1 else ''}, {kernels}, oneDNN {_onednn_kernel()}"
+    return f"{model}, {threads} thread{'s' if threads > 1 else ''}, {kernels}, oneDNN {_onednn_kernel()}{_mkl_branch()}"
 
 
 @cache
@@ -57,6 +57,18 @@ def _onednn_kernel() -> str:
         file.seek(0)
         kernel = report.search(file.read())
     return kernel[1].decode() if kernel else "none"
+
+
+MKL_COMPATIBLE = 3  # of MKL's `mkl_cbwr_get(MKL_CBWR_BRANCH = 1)`, in its mkl_types.h
+
+
+def _mkl_branch() -> str:
+    """ ", MKL compatible" where MKL, asked itself, computes alike on every processor; "" where it chooses."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return ", MKL compatible" if library.mkl_serv_cbwr_get(1) == MKL_COMPATIBLE else ""
+    except (AttributeError, OSError):  # a torch without MKL, or with one of its own
+        return ""
 
 
 def peak_memory_mib(device: torch.device) -> int:

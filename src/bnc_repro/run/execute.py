@@ -9,6 +9,7 @@ import json
 import os
 import time
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from ..training import checkpoint, distributed
 from ..training.loop import Diverged, train
 from ..training.progress import log, show
 from ..training.task import on_device
-from . import ledger, released
+from . import ledger, pinned, released
 from .code import git_state, versions
 from .device import device_name, peak_memory_mib, pick_device
 from .identity import fingerprints, folder_of
@@ -50,6 +51,7 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
         )
     show()
     device = pick_device(recipe)
+    _warn_unless_pinned(recipe.profile, device_name(device))
     distributed.meet(device)
     # The first process holds the folder for all, and what it finds there holds for all.
     with checkpoint.locked(folder) if distributed.rank() == 0 else nullcontext():
@@ -75,6 +77,17 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
         return distributed.by_the_first(lambda: _written(folder / "row.json", finished_row))
 
 
+@cache
+def _warn_unless_pinned(profile: str, device: str) -> None:
+    """Say once that a run's digits will not be those of other machines, where its settings are not the profile's."""
+    if not pinned.is_pinned(profile, device):
+        settings = " ".join(f"{key}={value}" for key, value in pinned.environment(profile).items())
+        log.warning(
+            f"this process computes with {device}, so digits differ from those of the profile {profile} elsewhere: "
+            f"start it under {settings}"
+        )
+
+
 def _read(path: Path) -> dict | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
@@ -88,7 +101,7 @@ def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: to
     """All that is kept of a run. `metrics` are the last epoch's (none if it diverged), `best` the best epoch's."""
     judged = [epoch for epoch in curve if task.headline in epoch]
     last = judged[-1] if judged and status == "finished" else {}
-    beside = ("epoch", "loss", "seconds")
+    beside = ("epoch", "loss", "seconds", "cpu_seconds")
     kept = {key: value for key, value in last.items() if key not in beside and not isinstance(value, dict)}
     trained_seconds = curve[-1].get("seconds", seconds) if curve else seconds
     items = sum(epoch["epoch"] > 0 for epoch in curve) * len(task.train_set or ())
@@ -105,6 +118,7 @@ def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: to
         "best": max(judged, key=lambda epoch: epoch[task.headline] or 0)[task.headline] if judged else None,
         "parameters": sum(p.numel() for p in task.network.parameters()),
         "seconds": round(trained_seconds, 1),
+        "cpu_seconds": round(curve[-1]["cpu_seconds"], 1) if items else None,
         "items_per_second": round(items / trained_seconds, 1) if items else None,
         "peak_memory_mib": peak_memory_mib(device),
         "device": device_name(device),

@@ -54,7 +54,8 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
     )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
     curve: list[dict] = []
-    epoch, steps_taken, losses, seconds = 0, 0, torch.zeros(steps_per_epoch, device=device), 0.0
+    epoch, steps_taken, losses = 0, 0, torch.zeros(steps_per_epoch, device=device)
+    seconds, cpu_seconds = (0.0, 0.0)  # of training; the second is the process's own, whoever is beside it
     signs = weight_signs(network)
 
     # Go on where the last process stopped.
@@ -64,7 +65,8 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
         for stepper, saved in zip(steppers, state["optimizers"], strict=True):
             stepper.load_state_dict(saved)
         scaler.load_state_dict(state["scaler"])
-        curve, epoch, steps_taken, seconds = state["curve"], state["epoch"], state["done"], state["seconds"]
+        curve, epoch, steps_taken = state["curve"], state["epoch"], state["done"]
+        seconds, cpu_seconds = state["seconds"], state["cpu_seconds"]
         losses.copy_(state["losses"])
         signs = [sign.to(device) for sign in state["signs"]]
     if len(set(distributed.gathered([(folder.name, epoch, steps_taken)]))) > 1:
@@ -94,13 +96,15 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
                     "done": steps_taken,
                     "losses": losses.cpu(),
                     "seconds": seconds,
+                    "cpu_seconds": cpu_seconds,
                     "signs": signs,
                     "random": torch.get_rng_state(),
                 },
             )
 
     while epoch < recipe.epochs:
-        started, saved, looked_at = time.monotonic() - seconds, time.monotonic(), steps_taken
+        started, cpu_started = time.monotonic() - seconds, time.process_time() - cpu_seconds
+        saved, looked_at = time.monotonic(), steps_taken
         network.train()
 
         # The order and the augmentation of this epoch, from its own streams.
@@ -143,13 +147,14 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
 
             # A checkpoint within a long epoch.
             if time.monotonic() - saved > SAVE_SECONDS and steps_taken < steps_per_epoch and looked_at == steps_taken:
-                seconds = time.monotonic() - started
+                seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
                 save()
                 saved = time.monotonic()
 
-        seconds = time.monotonic() - started
+        seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
         epoch, steps_taken = epoch + 1, 0
-        curve.append({"epoch": epoch, "loss": losses.mean().item(), "seconds": round(seconds, 2)})
+        times = {"seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds, 2)}
+        curve.append({"epoch": epoch, "loss": losses.mean().item(), **times})
         distributed.agree(network)
         stop_if_not_finite(dict(network.named_parameters()), epoch)  # by the last update, which no loss has seen
         if epoch % recipe.evaluate_every == 0 or epoch == recipe.epochs:
