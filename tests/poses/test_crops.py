@@ -132,7 +132,7 @@ def test_decoding_methods_by_hand():
     torch.testing.assert_close(scores[0], torch.tensor([0.9, 0.5]))
     found, _ = decode(heatmaps, (8, 8), "quarter")
     torch.testing.assert_close(found[0], torch.tensor([[4.25, 2.75], [7, 0]]))
-    with pytest.raises(ValueError, match="'darkest' is unknown: choose dark, quarter or argmax"):
+    with pytest.raises(ValueError, match="'darkest' is unknown: choose dark, dark_edge, quarter, argmax"):
         decode(heatmaps, (8, 8), "darkest")
 
 
