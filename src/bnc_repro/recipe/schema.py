@@ -47,6 +47,7 @@ class Data:
 
     root: str = ""
     kind: str = one_of(*EXPECTED)
+    category: str | int = ""  # of annotations with several that have keypoints, by name or id; "": with most people
     train_limit: int = at_least(0, 0)  # the first so many training images (drawn evenly per class), 0: all
     validation: float = at_least(0, 0.0)  # share of those that is held out and judged in place of the test images
     image_size: tuple[int, int] = (28, 28)  # height, width in px
@@ -183,6 +184,8 @@ def _check_data(data: Data) -> None:
         fits = data.kind == "imagefolder" and not (key == "lighting" and data.in_memory)
         if getattr(data, key) and not (fits or (key == "validation" and in_arrays)):
             raise ValueError(f"recipe key data.{key} means nothing for these images (kind {data.kind!r}); leave it out")
+    if data.category != "" and data.kind != "coco":
+        raise ValueError(f"recipe key data.category is of annotations, kind {data.kind!r} has none; leave it out")
     if data.validation > 0.5:
         raise ValueError(f"recipe key data.validation is a share of at most 0.5, got {data.validation}")
     least_px = 8 if data.kind == "coco" else 4  # a heatmap is a quarter, and has two cells at least
