@@ -233,6 +233,22 @@ def test_a_value_of_another_type_is_a_sentence(tmp_path, part):
             load_file(file)
 
 
+def test_ids_may_have_eleven_digits(tmp_path):
+    """PoseTrack's and Human-Art's do; what no number of JSON holds is refused."""
+    document = {
+        "images": [{"id": 10128340000, "file_name": "a.png", "width": 9, "height": 9}],
+        "annotations": [],
+        "categories": [{"id": 1, "keypoints": list(COCO_PERSON.names)}],
+    }
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(document))
+    assert load_file(file) == document
+    document["images"][0]["id"] = 2**53 + 1
+    file.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="images has the id 9007199254740993: give it a whole number"):
+        load_file(file)
+
+
 def test_json_that_is_nested_too_deeply_is_a_sentence(tmp_path):
     """Python's reader gives up with an error of its own."""
     file = tmp_path / "a.json"

@@ -16,7 +16,8 @@ from typing import Any
 from .categories import category_of, is_person, of_category
 from .skeleton import Skeleton
 
-LARGEST = 2**31 - 1  # of ids and sizes; coordinates beyond it are no px
+LARGEST_ID = 2**53  # what JSON numbers hold everywhere; PoseTrack's ids have 11 digits
+LARGEST_PX = 2**31  # sizes and coordinates beyond it are no px
 
 
 def cut_box(box_px: Sequence[float], width: int, height: int) -> tuple[float, float, float, float]:
@@ -83,12 +84,12 @@ def load_json(file: Path, kind: str) -> object:
 
 def is_whole(value: Any) -> bool:
     """Whether a value is a whole number that an id or a size can be."""
-    return type(value) is int and abs(value) <= LARGEST
+    return type(value) is int and abs(value) <= LARGEST_ID
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number that a coordinate can be."""
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST_PX
 
 
 def is_box(value: object) -> bool:
@@ -118,7 +119,7 @@ def _is_file_name(value: object) -> bool:
 # key -> (whether its value is right, what it should be, whether it may be left out)
 _Rules = dict[str, tuple[Callable[[Any], bool], str, bool]]
 _CATEGORY: _Rules = {
-    "keypoints": (_is_names, "a list of names, each once", True),
+    "keypoints": (_is_names, "a list of names, each once, or the name of the set they are of", True),
     "name": (lambda value: isinstance(value, str), "text", True),
     "sigmas": (lambda value: isinstance(value, list) and all(map(is_number, value)), "a list of numbers", True),
     "flip_pairs": (_is_pairs, "a list of pairs of keypoints, counted from 0", True),
@@ -127,8 +128,8 @@ _CATEGORY: _Rules = {
 }
 _IMAGE: _Rules = {
     "file_name": (_is_file_name, "a file's name", False),
-    "width": (lambda value: is_whole(value) and value > 0, "a whole number of px above 0", False),
-    "height": (lambda value: is_whole(value) and value > 0, "a whole number of px above 0", False),
+    "width": (lambda value: is_whole(value) and 0 < value <= LARGEST_PX, "a whole number of px above 0", False),
+    "height": (lambda value: is_whole(value) and 0 < value <= LARGEST_PX, "a whole number of px above 0", False),
 }
 _ANNOTATION: _Rules = {
     "image_id": (is_whole, "the id of an image", False),
@@ -159,7 +160,7 @@ def _wrong_types(document: dict, file: Path) -> Iterator[str]:
             if not is_whole(entry["id"]):
                 yield (
                     f"{file}: one of the {part} has the id {_shown(entry['id'])}: give it a whole number of its own, "
-                    f"of at most {LARGEST}"
+                    f"of at most {LARGEST_ID}"
                 )
                 continue
             used[entry["id"]] += 1
