@@ -164,4 +164,4 @@ def test_ids_used_twice_and_wrong_sizes(coco):
     only(twice, "10000010", "2 annotations")
     change(lambda document: document["annotations"].pop())
     only(change(lambda document: document["images"][0].update(width=99)), "image 1000001", "99 x", "copy")
-    only(change(lambda document: document["images"][0].pop("id")), "1 of the images have no id")
+    only(change(lambda document: document["images"][0].pop("id")), "entry 0 of images has no id")

@@ -267,7 +267,7 @@ def test_predictions_that_are_not_finite_never_become_results(people):
     ("content", "sentence"),
     [
         (None, "results.json is missing"),
-        ("[{", "results.json is cut off or no JSON"),
+        ("[{", "results.json is empty, cut off or no JSON"),
         ("{}", "is no JSON list"),
         ('[{"image_id": 1}]', "entry 0 lacks image_id, category_id, keypoints or score"),
     ],
@@ -281,14 +281,23 @@ def test_unreadable_results_files(file, content, sentence):
         coco_eval.evaluate(file, saved)
 
 
-def test_annotations_without_areas_ask_for_pck(file):
-    """OKS is not defined without areas: the sentence says what is."""
+def test_an_area_that_is_missing_is_a_share_of_the_box(file):
+    """0.53 of the box, in the people read and in what judges them: AP is that of a file which says the number."""
     document = json.loads(file.read_text())
-    del document["annotations"][2]["area"]
+    for annotation in document["annotations"]:
+        _, _, width, height = annotation["bbox"]
+        annotation["area"] = 0.53 * width * height
     file.write_text(json.dumps(document))
-    with pytest.raises(ValueError, match="annotation 20 has no area, which OKS needs: add it"):
-        coco_eval.evaluate(file, [])
-    assert np.isnan(read_people(file.parents[1], "val2017").areas_px2[2])
+    people = read_people(file.parents[1], "val2017")
+    draw = np.random.default_rng(0).normal(0, 4, people.joints_px.shape)
+    results = coco_eval.to_results(people, people.joints_px + draw, np.ones(people.joints_px.shape[:2]))
+    wanted = coco_eval.evaluate(file, results)
+    for annotation in document["annotations"]:
+        del annotation["area"]
+    file.write_text(json.dumps(document))
+    assert read_people(file.parents[1], "val2017").areas_px2.tolist() == pytest.approx(people.areas_px2.tolist())
+    assert coco_eval.evaluate(file, results) == wanted
+    assert 0 < wanted["AP"] < 1
 
 
 def test_rescore_by_hand():
@@ -383,7 +392,8 @@ GOOD = {"image_id": 2, "category_id": 1, "bbox": [10, 5, 60, 80], "score": 0.9}
     [
         ([], "boxes.json is empty: run the detector again, or use the true boxes"),
         ([GOOD, {**GOOD, "image_id": 50}], "image 50 of entry 1 is not listed"),
-        ([{**GOOD, "bbox": [1, 2, 3, float("nan")]}], r"entry 0 \(image 2\) has a number that is not finite"),
+        ([{**GOOD, "bbox": [1, 2, 3, float("nan")]}], r"entry 0 has \[1, 2, 3, nan\] as bbox: write"),
+        ([{**GOOD, "image_id": "2"}], "entry 0 has '2' as image_id: write whole numbers"),
         ([{"image_id": 2}], "entry 0 lacks image_id, category_id, bbox or score"),
         ([{**GOOD, "score": 0.0}], "has no box of category 1 with a score above 0.0"),
         ({}, "is no JSON list"),

@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from bnc_repro.poses.annotations import faults
+from bnc_repro.poses.categories import of_category
 from bnc_repro.poses.crops import PersonCrops, crop_matrix
 from bnc_repro.poses.heatmaps import decode, encode, flip_back, to_image
-from bnc_repro.poses.people import faults, mean_pose, predict_mean_pose, read_people
-from bnc_repro.poses.skeleton import COCO_PERSON, Skeleton, of_category
+from bnc_repro.poses.people import mean_pose, predict_mean_pose, read_people
+from bnc_repro.poses.skeleton import COCO_PERSON, Skeleton
 
 SIZE, MAP = (256, 192), (64, 48)
 
@@ -132,7 +134,7 @@ def test_decoding_methods_by_hand():
     torch.testing.assert_close(scores[0], torch.tensor([0.9, 0.5]))
     found, _ = decode(heatmaps, (8, 8), "quarter")
     torch.testing.assert_close(found[0], torch.tensor([[4.25, 2.75], [7, 0]]))
-    with pytest.raises(ValueError, match="'darkest' is unknown: choose dark, quarter or argmax"):
+    with pytest.raises(ValueError, match="'darkest' is unknown: choose dark, dark_edge, quarter, argmax"):
         decode(heatmaps, (8, 8), "darkest")
 
 
@@ -333,8 +335,8 @@ def broken(document, kind):
         ("outside", "annotation 101 has a box .* outside its image 1 of 120 x 100 px: correct or remove it"),
         ("orphan", "annotation 101 has image 77, which is not listed: add the image"),
         ("listed", "image 9 is listed, but .*nowhere.png is missing: copy the pictures"),
-        ("unsized", "image 1 lacks file_name, width or height: add them"),
-        ("nameless", "have no id: give each a number"),
+        ("unsized", "image 1 lacks width: add it, a whole number of px above 0"),
+        ("nameless", "entry 0 of annotations has no id: give each a number"),
         ("nobody", "has no person with a labelled keypoint, crowds aside: take another split"),
     ],
 )
@@ -362,7 +364,7 @@ def test_faults_lists_them_all(tmp_path):
     ("content", "sentence"),
     [
         (None, "is missing: a data set is a folder with annotations/person_keypoints_<split>.json .*cocodataset"),
-        ("", "is empty, cut off or no JSON: copy it again"),
+        ("", "is empty, cut off or no JSON: make or copy it again"),
         ('{"images": [', "is empty, cut off or no JSON"),
     ],
 )

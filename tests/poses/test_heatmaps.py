@@ -52,6 +52,25 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     assert (picture.mode, picture.size) == ("RGB", (7, 5))
 
 
+def test_eps_is_never_handed_to_another_program(tmp_path, monkeypatch):
+    """Pillow would run Ghostscript: refused by its content, whatever its name."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments, **options: pytest.fail("Ghostscript ran"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    path = (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg is an EPS, which another program would have to run: convert"):
+        read(path)
+
+
+@pytest.mark.parametrize("side", [8193, 20_000])
+def test_pixels_are_counted_before_they_are_decoded(tmp_path, monkeypatch, side):
+    """A file of some KB that claims more than 2^26 px, and one beyond Pillow's own limit: refused by its header."""
+    path = tmp_path / "bomb.png"
+    Image.new("1", (side, side)).save(path)
+    monkeypatch.setattr(Image.Image, "convert", lambda *arguments: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=r"bomb\.png has .*more than 67,108,864.*: make it smaller"):
+        read(path)
+
+
 def test_exif_rotation_only_on_request(tmp_path):
     """Annotations are in stored pixels, so a turned photograph stays as stored unless asked."""
     exif = Image.Exif()

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from bnc_repro.evidence import drawing, tables
+from bnc_repro.evidence import drawing
 from bnc_repro.images.networks import CLASSIFIERS
 from bnc_repro.poses import predict as predicting
 from bnc_repro.poses import task
 from bnc_repro.poses.crops import CropBatches
 from bnc_repro.poses.people import read_people
 from bnc_repro.poses.predict import VALIDATION, judge
+from bnc_repro.poses.skeleton import COCO_PERSON
 from bnc_repro.recipe.build import as_dict, make_recipe, merged
 from bnc_repro.recipe.clone import project_root
 from bnc_repro.recipe.schema import Recipe
@@ -136,24 +137,18 @@ def test_another_skeleton_trains_predicts_and_is_drawn(tmp_path):
     assert len(drawing.people(row, plt.subplots(1, 2)[1])) == 2
 
 
-def test_people_without_areas_are_judged_by_pck(tmp_path):
-    """Without areas a run ends with PCK alone; the headline AP and a detector's boxes are refused before it starts."""
+def test_people_without_areas_have_a_share_of_their_boxes(tmp_path):
+    """Without areas a run has AP, by 0.53 of the boxes, and PCK."""
 
-    def change(one):
-        one.pop("area", None)
+    def change(entry):
+        entry.pop("area", None)
 
     root = str(a_copy(tmp_path / "data", change))
-    row = run(recipe(data={"root": root}, pose={"headline": "PCK"}), tmp_path / "runs")
-    assert "AP" not in row["metrics"]
-    assert row["metrics"]["PCK"] > 0
-    assert list(tables.parts([row | {"arm": "ste"}], ["AP", "PCK", "APl"]).columns) == ["PCK"]
-    assert row["examples"][0]["oks"] <= row["examples"][-1]["oks"]
-    with pytest.raises(ValueError, match="have no area, which OKS needs: add areas, or take PCK"):
-        run(recipe(data={"root": root}), tmp_path / "runs")
-    boxes = tmp_path / "boxes.json"
-    boxes.write_text("[]")
-    with pytest.raises(ValueError, match=r"asks for AP, but people in .* have no area"):
-        run(recipe(data={"root": root}, pose={"headline": "PCK", "detections": str(boxes)}), tmp_path / "runs")
+    row = run(recipe(network="mean_pose", weight_binarizer=None, data={"root": root}), tmp_path / "runs")
+    assert row["headline"] == "AP"
+    assert row["metrics"]["AP50"] > 0
+    boxes = read_people(root, VALIDATION)
+    assert boxes.areas_px2.mean() == pytest.approx(0.53 * boxes.boxes_px[:, 2:].prod(1).mean(), rel=0.05)
 
 
 def test_the_mean_pose_is_judged_in_a_detectors_boxes_too(tmp_path):
@@ -202,3 +197,105 @@ def test_similarity_by_keypoint_is_each_joints_own_oks():
     wanted = np.exp(-9 / (2 * people.areas_px2[seen] * (2 * 0.026) ** 2)).mean()
     assert found.pop("nose") == pytest.approx(wanted, abs=1e-3)
     assert set(found.values()) == {1.0}
+
+
+def trained(folder, change=lambda entry: None) -> tuple:
+    """A checkpoint of one epoch on a copy of the data that is gone afterwards, its recipe and its state."""
+    made = recipe(data={"root": str(a_copy(folder / "data", change))})
+    run(made, folder / "runs")
+    source = folder_of(made, folder / "runs") / checkpoint.NAMES[0]
+    (folder / "data").rename(folder / "away")
+    return source, made, checkpoint.load(source)
+
+
+def five_joints(entry):
+    """Five joints whose pairs only the file says, in category 7."""
+    if "name" in entry:
+        entry.update(id=7, keypoints=["a", "b", "c", "d", "e"], sigmas=[0.1] * 5, flip_pairs=[[1, 2], [3, 4]])
+        entry.update(skeleton=[[0, 1]])
+    else:
+        kept = np.array(entry["keypoints"]).reshape(-1, 3)[[0, 5, 6, 11, 12]]
+        entry.update(category_id=7, keypoints=kept.ravel().tolist(), num_keypoints=int((kept[:, 2] > 0).sum()))
+
+
+def test_a_checkpoint_knows_its_skeleton_when_its_data_are_away(tmp_path):
+    """Pairs that only the annotation file said, sigmas, limbs and the category's id; an older one without them asks."""
+    source, made, state = trained(tmp_path, five_joints)
+    picture = next((DATA / VALIDATION).iterdir())
+    (prediction,) = predict(source, [picture], CPU)
+    assert list(prediction["keypoints"]) == ["a", "b", "c", "d", "e"]
+    skeleton = task.skeleton_of(made, state["labels"], state["skeleton"])
+    assert (skeleton.mirrored, skeleton.category, skeleton.sigmas) == ([0, 2, 1, 4, 3], 7, (0.1,) * 5)
+    older = {key: value for key, value in state.items() if key != "skeleton"}
+    (tmp_path / "older").mkdir()
+    checkpoint.save(tmp_path / "older", older)
+    with pytest.raises(ValueError, match="does not say which of its 5 keypoints a mirror exchanges"):
+        next(predict(tmp_path / "older" / checkpoint.NAMES[0], [picture], CPU))
+
+
+def test_an_older_checkpoint_is_of_cocos_person_only_where_its_names_are(tmp_path):
+    """Without a skeleton and without data: COCO's 17 names give COCO's pairs, 17 other names a sentence."""
+    _, made, state = trained(tmp_path)
+    assert task.skeleton_of(made, state["labels"]) == COCO_PERSON
+    with pytest.raises(ValueError, match="does not say which of its 17 keypoints a mirror exchanges"):
+        task.skeleton_of(made, [f"joint {i}" for i in range(17)])
+    with pytest.raises(ValueError, match="labels and its skeleton name other keypoints"):
+        task.skeleton_of(made, state["labels"][::-1], state["skeleton"])
+
+
+def test_scores_of_predictions_are_at_most_1():
+    """Under cross-entropy a map that is sharper than its target is higher than 1 at its peak."""
+    made = recipe(pose={"sigma_px": 3.0})
+    maps = torch.zeros(1, 17, 16, 12)
+    maps[..., 5, 5] = 20  # all of the probability in one cell
+
+    class Sure(torch.nn.Module):
+        """The same map whatever it sees."""
+
+        def forward(self, x):
+            return maps.expand(len(x), -1, -1, -1)
+
+    picture = next((DATA / VALIDATION).iterdir())
+    assert task.to_maps(maps, made).max() > 1
+    labels = list(COCO_PERSON.names)
+    (prediction,) = task.predict_pictures(Sure(), made, labels, [picture], CPU, COCO_PERSON.as_dict())
+    assert {score for _, _, score in prediction["keypoints"].values()} == {1.0}
+
+
+def test_a_validation_picture_that_cannot_be_read_is_found_before_the_training(tmp_path):
+    """Cut off, though its header is whole: named before any step is taken."""
+    root = a_copy(tmp_path / "data", lambda entry: None)
+    (root / VALIDATION).unlink()
+    (root / VALIDATION).mkdir()
+    for picture in (DATA / VALIDATION).iterdir():
+        (root / VALIDATION / picture.name).symlink_to(picture)
+    broken = max((root / VALIDATION).iterdir())
+    content = broken.read_bytes()
+    broken.unlink()
+    broken.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=rf"picture .*{broken.name} is damaged or cut off"):
+        task.build(recipe(data={"root": str(root)}), CPU)
+
+
+def test_one_of_several_categories_is_trained(tmp_path, caplog):
+    """A third of the people are of a second category: the larger is taken and said, data.category takes the other."""
+    root = a_copy(tmp_path / "data", lambda entry: None)
+    counts = {}
+    for split in (task.TRAIN, VALIDATION):
+        file = root / f"annotations/person_keypoints_{split}.json"
+        document = json.loads(file.read_text())
+        document["categories"].insert(0, document["categories"][0] | {"id": 2, "name": "child"})
+        for i, annotation in enumerate(document["annotations"]):
+            annotation["category_id"] = 2 if i % 3 == 0 else 1
+        children = [annotation for annotation in document["annotations"] if annotation["category_id"] == 2]
+        counts[split] = sum(child["num_keypoints"] > 0 and not child["iscrowd"] for child in children)
+        file.write_text(json.dumps(document))
+    floor = {"network": "mean_pose", "weight_binarizer": None, "data": {"root": str(root), "train_limit": 0}}
+    larger, smaller = (run(recipe(**merged(floor, {"data": {"category": name}})), tmp_path) for name in ("", "child"))
+    assert "2 categories with keypoints person (1) is taken" in caplog.text
+    assert f"child (2): {counts[task.TRAIN]}" in caplog.text
+    assert larger["fingerprint"] != smaller["fingerprint"]
+    assert len(CropBatches(root, VALIDATION, (64, 48), category="child")) == counts[VALIDATION]
+    assert smaller["metrics"]["AP"] != larger["metrics"]["AP"]
+    with pytest.raises(ValueError, match="has no category 'adult' with keypoints"):
+        run(recipe(**merged(floor, {"data": {"category": "adult"}})), tmp_path)

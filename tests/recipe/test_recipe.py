@@ -84,7 +84,11 @@ def test_identity_leaves_out_place_and_workers_only():
     assert first == recipe_identity(make_recipe(data={"root": "b"}))
     whole = as_dict(make_recipe())
     del whole["data"]["root"], whole["data"]["workers"]
+    del whole["data"]["category"]  # the default is no part: runs from before the key are the same runs
     assert recipe_identity(make_recipe()) == whole
+    coco = {"experiment": "coco_pose", "network": "sbpn"}
+    cats = make_recipe(**coco, data={"kind": "coco", "category": 0})
+    assert recipe_identity(cats)["data"]["category"] == 0
 
 
 def test_float_twin_has_no_binarizer_teacher_or_start():

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 
 from ..images.pictures import read
 from ..poses import coco_eval
-from ..poses.people import category_of, load_annotations
-from ..poses.skeleton import COCO_PERSON, Skeleton, of_category
+from ..poses.annotations import load_annotations
+from ..poses.categories import category_of, of_category
+from ..poses.skeleton import COCO_PERSON, Skeleton
 from ..recipe.build import make_recipe
 
 SPLIT = "val2017"
@@ -109,7 +110,7 @@ def _pictures(root: Path, split: str) -> tuple[Path, dict[int, str], Skeleton, P
         return root, names, COCO_PERSON, root
     document, file = load_annotations(root, split)
     names = {image["id"]: image["file_name"] for image in document["images"]}
-    return root / split, names, of_category(category_of(document), file), file
+    return root / split, names, of_category(category_of(document, file), file), file
 
 
 def _picture(ax: Axes, folder: Path, person: dict):

@@ -19,6 +19,7 @@ from .pictures import read
 
 SPLITS = ("train", "val")
 EXIF_ORIENTATION = 0x0112
+DECODED_AT_ONCE = 4  # pictures, each of up to `pictures.MOST_PIXELS`
 IMAGENET_CLASSES, IMAGENET = 1000, {"train": 1_281_167, "val": 50_000}  # ILSVRC 2012
 
 
@@ -92,7 +93,7 @@ def shown(paths):
 
 def look_at_pictures(paths, notes):
     """Decode every picture; for each (fault or None, (width, height) in px or None)."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(DECODED_AT_ONCE) as pool:
         seen = list(tqdm(pool.map(_open, paths), total=len(paths), desc="pictures", disable=None))
     notes += [note for _, _, note in seen if note]
     return [(fault, size) for fault, size, _ in seen]

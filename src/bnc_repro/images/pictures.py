@@ -10,7 +10,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+
+MOST_PIXELS = 2**26  # of a picture, 256 MiB in memory: a small file may claim any size
 
 
 def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
@@ -19,7 +21,8 @@ def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
     `exif_rotation=False` keeps the pixels as they are stored, which is what COCO's annotations refer to;
     `True` turns the picture as its EXIF tag asks.
 
-    Raises ValueError, naming file and remedy, for a file that is missing, empty, cut off or no picture.
+    Raises ValueError, naming file and remedy, for a file that is missing, empty, cut off or no picture, that has more
+    than `MOST_PIXELS`, or that another program would have to draw.
     """
     path = Path(path)
     if not path.exists():
@@ -30,6 +33,7 @@ def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
         raise ValueError(f"picture {path} is empty (0 bytes): copy it again")
     try:
         with Image.open(path) as opened:
+            _check_before_decoding(opened, path)
             picture = ImageOps.exif_transpose(opened) if exif_rotation else opened
             return _eight_bits(picture, path).convert("RGB")
     except UnidentifiedImageError:
@@ -38,8 +42,26 @@ def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
         ) from None
     except PermissionError:
         raise ValueError(f"picture {path} may not be read: change its permissions (chmod +r)") from None
+    except _Refused:
+        raise
+    except Image.DecompressionBombError:
+        raise ValueError(f"picture {path} has more than {MOST_PIXELS:,} px: make it smaller") from None
     except _DECODER_ERRORS as error:
         raise ValueError(f"picture {path} is damaged or cut off ({error}): copy it again") from None
+
+
+class _Refused(ValueError):
+    """A picture that is sound and not decoded; the sentence says why."""
+
+
+def _check_before_decoding(opened: Image.Image, path: Path) -> None:
+    """Raises ValueError for EPS, which Pillow hands to Ghostscript, and for more than `MOST_PIXELS`."""
+    if opened.format == "EPS":
+        raise _Refused(f"picture {path} is an EPS, which another program would have to run: convert it to JPEG or PNG")
+    if opened.width * opened.height > MOST_PIXELS:
+        raise _Refused(
+            f"picture {path} has {opened.width} x {opened.height} px, more than {MOST_PIXELS:,}: make it smaller"
+        )
 
 
 def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
@@ -49,7 +71,7 @@ def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
         return picture
     values = np.asarray(picture)
     if picture.mode.startswith("F") or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-        raise ValueError(f"picture {path} holds {picture.mode} numbers beyond 16 bits: convert it to 8 or 16 bits")
+        raise _Refused(f"picture {path} holds {picture.mode} numbers beyond 16 bits: convert it to 8 or 16 bits")
     return Image.fromarray((values >> 8 if values.max(initial=0) > 255 else values).astype(np.uint8))
 
 

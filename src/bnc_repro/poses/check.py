@@ -11,7 +11,7 @@ by their EXIF tag are read correctly, so they are notes, not findings.
 from pathlib import Path
 
 from ..images.check import look_at_pictures
-from .people import faults, leaves_its_folder, load_annotations
+from .annotations import faults, leaves_its_folder, load_annotations
 
 COCO_SPLITS = ("train2017", "val2017")
 
@@ -34,13 +34,13 @@ def check_keypoints(folder, notes=None):
 
 
 def _check_split(folder, split, notes):
+    findings: list[str] = []
     try:
+        findings = faults(folder, split)
         document, file = load_annotations(folder, split)
     except ValueError as error:
-        return [str(error)]
-    findings = faults(folder, split)
-    listed = [entry for entry in document["images"] if {"id", "file_name", "width", "height"} <= entry.keys()]
-    within = [entry for entry in listed if not leaves_its_folder(entry["file_name"])]
+        return findings or [str(error)]
+    within = [entry for entry in document["images"] if not leaves_its_folder(entry["file_name"])]
     present = [entry for entry in within if (folder / split / entry["file_name"]).is_file()]
     seen = look_at_pictures([folder / split / entry["file_name"] for entry in present], notes)
     for image, (fault, size) in zip(present, seen):

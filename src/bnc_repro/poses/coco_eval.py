@@ -14,7 +14,6 @@ Legend: N people, K keypoints; points are (x, y) px of the picture; boxes are x,
 import contextlib
 import io
 import json
-import math
 import os
 import warnings
 from collections.abc import Collection, Sequence
@@ -23,9 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from .annotations import cut_box, faults, is_box, is_number, is_whole, load_annotations, load_file, load_json
+from .categories import category_of, of_category
 from .measures import oks
-from .people import People, category_of, cut_box, faults, load_annotations, load_file
-from .skeleton import COCO_PERSON, Skeleton, of_category
+from .people import People, area_px2
+from .skeleton import COCO_PERSON, Skeleton
 
 MEASURES = ("AP", "AP50", "AP75", "APm", "APl", "AR")
 
@@ -49,8 +50,8 @@ def read_detections(
     if wrong := faults(root, split, skeleton):
         raise ValueError(wrong[0])
     file, folder, (document, annotations) = Path(file), Path(root) / split, load_annotations(root, split)
-    skeleton = skeleton or of_category(category_of(document), annotations)
-    category = category_of(document)["id"]
+    taken = category_of(document, annotations, skeleton.category if skeleton else "")
+    skeleton, category = skeleton or of_category(taken, annotations), taken["id"]
     images = {image["id"]: image for image in document["images"]}
     entries = _load_list(file, "detection file")
     if not entries:
@@ -62,15 +63,21 @@ def read_detections(
                 f"detection file {file}: entry {row} lacks image_id, category_id, bbox or "
                 "score: write the file in COCO's results form"
             )
+        for key, is_right in (
+            ("image_id", is_whole),
+            ("category_id", is_whole),
+            ("bbox", is_box),
+            ("score", is_number),
+        ):
+            if not is_right(entry[key]):
+                raise ValueError(
+                    f"detection file {file}: entry {row} has {entry[key]!r} as {key}: write whole numbers for ids, "
+                    "four finite numbers for a box and one for its score, or remove the entry"
+                )
         if entry["image_id"] not in images:
             raise ValueError(
                 f"detection file {file}: image {entry['image_id']} of entry {row} is not listed "
                 f"in {annotations}: take the detections of this split"
-            )
-        if not np.isfinite([*entry["bbox"], entry["score"]]).all():
-            raise ValueError(
-                f"detection file {file}: entry {row} (image {entry['image_id']}) has a number "
-                "that is not finite: correct or remove it"
             )
         image = images[entry["image_id"]]
         if entry["category_id"] == category and entry["score"] > score_above:
@@ -210,7 +217,7 @@ def evaluate(
 
     A measure is None when no annotated person belongs to it. No results give 0 and a warning. Raises
     ValueError, naming the image, for numbers that are not finite, a wrong number of keypoints, or an image
-    not annotated; and for annotations without areas.
+    not annotated. People without areas have their box's share (`people.AREA_OF_BOX`).
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -219,7 +226,7 @@ def evaluate(
     document = dict(load_file(file))
     where = "the results" if isinstance(results, list) else f"results file {results}"
     results = results if isinstance(results, list) else _load_list(Path(results), "results file")
-    category = category_of(document)
+    category = category_of(document, file, skeleton.category if skeleton else "")
     skeleton = skeleton or of_category(category, file)
     _check_results(results, where, {image["id"] for image in document["images"]}, skeleton, file)
     document["categories"] = [category]
@@ -230,14 +237,11 @@ def evaluate(
         wanted = set(np.asarray(ids).tolist())
         document["annotations"] = [entry for entry in document["annotations"] if entry["id"] in wanted]
     for number, entry in enumerate(document["annotations"], 1):
-        entry["id"], own_id = number, entry["id"]  # COCOeval takes id 0 for "unmatched"
+        entry["id"] = number  # COCOeval takes id 0 for "unmatched"
         entry.setdefault("iscrowd", 0)
         if "num_keypoints" not in entry:
             entry["num_keypoints"] = int(np.count_nonzero(entry["keypoints"][2::3]))
-        if "area" not in entry:
-            if entry["num_keypoints"] and not entry["iscrowd"]:
-                raise ValueError(f"{file}: annotation {own_id} has no area, which OKS needs: add it, or measure PCK")
-            entry["area"] = float(np.prod(entry.get("bbox", (0, 0, 0, 0))[2:]))  # of one that nobody is compared with
+        entry["area"] = area_px2(entry)
     with contextlib.redirect_stdout(io.StringIO()):
         truth: Any = COCO()
         truth.dataset = document
@@ -261,10 +265,7 @@ def evaluate(
 def _load_list(file: Path, kind: str) -> list:
     if not file.is_file():
         raise ValueError(f"{kind} {file} is missing: correct the path, or make the file first")
-    try:
-        entries = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{kind} {file} is cut off or no JSON: make or copy it again") from error
+    entries = load_json(file, kind)
     if not isinstance(entries, list):
         raise ValueError(f"{kind} {file} is no JSON list: write it in COCO's results form")
     return entries
@@ -275,12 +276,14 @@ def _check_results(
 ) -> None:
     count = len(skeleton.names)
     for row, entry in enumerate(results):
-        if not {"image_id", "category_id", "keypoints", "score"} <= entry.keys():
+        if not isinstance(entry, dict) or not {"image_id", "category_id", "keypoints", "score"} <= entry.keys():
             raise ValueError(
                 f"{where}: entry {row} lacks image_id, category_id, keypoints or score: write it in COCO's results form"
             )
         name = f"{where}: entry {row} (image {entry['image_id']})"
-        if entry["image_id"] not in known:
+        if not isinstance(entry["keypoints"], list):
+            raise ValueError(f"{name} has no list as keypoints: write it in COCO's results form")
+        if not is_whole(entry["image_id"]) or entry["image_id"] not in known:
             raise ValueError(f"{name} is of an image that {annotations} does not list: take the results of this split")
         if entry["category_id"] != skeleton.category:
             raise ValueError(
@@ -292,7 +295,7 @@ def _check_results(
                 f"{name} has {len(entry['keypoints'])} keypoint numbers, not 3 x {count}: "
                 "use the skeleton that the results were made with"
             )
-        if not all(map(math.isfinite, [*entry["keypoints"], entry["score"]])):
+        if not all(map(is_number, [*entry["keypoints"], entry["score"]])):
             raise ValueError(
                 f"{name} has a number that is not finite: remove the entry, "
                 "or predict again from a checkpoint that has not diverged"

@@ -23,8 +23,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..images.pictures import read
-from .people import People, category_of, load_annotations, read_people
-from .skeleton import COCO_PERSON, Skeleton, of_category
+from .annotations import load_annotations
+from .categories import category_of, of_category
+from .people import People, read_people
+from .skeleton import COCO_PERSON, Skeleton
 
 
 class Shelf:
@@ -136,7 +138,8 @@ class PersonCrops(Dataset):
     `set_epoch`'s seed and epoch and on i alone, so neither workers nor a resume change them. limit: the first
     so many people (judge them with `evaluate(..., ids=crops.people.ids)`). cache: keep decoded pictures, or the
     crops where they never vary, up to `cache_mib` in each process. people: rows in place of the annotated ones.
-    skeleton: the annotation file's own unless given; COCO's where `people` are given.
+    skeleton: the annotation file's own unless given; COCO's where `people` are given. category: which of several, by
+    its name or id (see `category_of`).
 
     An item: `image` uint8 (3, H, W); `joints` float32 (K, 2) crop px; `visible` float32 (K,), 0 where
     unlabelled or outside the crop; `matrix` float32 (2, 3), crop px to picture px; `index` int64 ().
@@ -155,11 +158,12 @@ class PersonCrops(Dataset):
         cache: bool = True,
         cache_mib: int = 2048,
         people: People | None = None,
+        category: str | int = "",
     ):
         if people is None:
-            people = read_people(root, split, skeleton)
+            people = read_people(root, split, skeleton, category)
             document, file = load_annotations(root, split)
-            skeleton = skeleton or of_category(category_of(document), file)
+            skeleton = skeleton or of_category(category_of(document, file, category), file)
         skeleton = skeleton or COCO_PERSON
         if limit is not None and limit < 1:
             raise ValueError(f"limit {limit} leaves no person: give a number above 0, or None for all")
@@ -187,6 +191,13 @@ class PersonCrops(Dataset):
         height, width = np.array(self.size) - 1
         across = np.maximum(self.people.boxes_px[:, 2], self.people.boxes_px[:, 3] * width / height) * PADDING
         return across**2 * height / width
+
+    def check_pictures(self, rows: Iterable[int]) -> None:
+        """Decode the picture of each of these people, once each. Raises ValueError for the first that cannot be read or
+        has another size than its annotations say."""
+        first_rows = {str(self.people.paths[row]): row for row in rows}
+        for row in first_rows.values():
+            self._picture(row)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: value[0] for name, value in self.batch([index]).items()}

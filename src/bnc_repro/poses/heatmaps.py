@@ -4,7 +4,8 @@ Coordinates count pixel centres, and lengths are counted in UDP's unbiased units
 W - 1 steps, on crop and heatmap alike. Sub-pixel decoding is DARK's (1910.06278) or the quarter offset. The paper's
 authors released no such code. What differs from the usual implementations: the Gaussian of a target is not cut off;
 DARK smooths with a Gaussian of one cell (wider ones gained little under noise) on a map continued oddly beyond its
-edge, so that joints near the border stay exact.
+edge. Where the highest cell itself lies at the edge or next to it, that continuation is a guess: "dark_edge" then takes
+the parabola through the logarithms of the three cells at the edge, which is exact for a Gaussian.
 
 Legend: N people, K keypoints; H, W crop size in px; h, w heatmap size in cells. Sizes are (height, width),
 points are (x, y).
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from .skeleton import Skeleton
 
+METHODS = ("dark", "dark_edge", "quarter", "argmax")
 _SMOOTH_CELLS, _REACH = 1.0, 4  # DARK's Gaussian; the cells around the peak it needs, one for the slope
 
 
@@ -51,19 +53,22 @@ def decode(heatmaps: Tensor, input_size: tuple[int, int], method: str = "dark") 
     """The joints that heatmaps (N, K, h, w) show: coordinates (N, K, 2) in crop px of (H, W), scores (N, K).
 
     The highest cell, and from there: "dark" a Newton step on the logarithm of the smoothed map, at most one
-    cell in each direction, none where the map is not rounded; "quarter" a quarter of a cell towards the
-    higher neighbour; "argmax" nothing. The score is the height of the highest cell.
+    cell in each direction, none where the map is not rounded; a Gaussian's top is up to 1.5 cells off where the highest
+    cell lies at the edge, 0.6 where next to it; "dark_edge" the same, and exact there too; "quarter" a quarter of a
+    cell towards the higher neighbour; "argmax" nothing. The score is the height of the highest cell.
 
     Raises ValueError for another method.
     """
-    if method not in ("dark", "quarter", "argmax"):
-        raise ValueError(f"decoding method {method!r} is unknown: choose dark, quarter or argmax")
+    if method not in METHODS:
+        raise ValueError(f"decoding method {method!r} is unknown: choose {', '.join(METHODS)}")
     height, width = heatmaps.shape[-2:]
     scores, highest = heatmaps.float().flatten(2).max(-1)
     cells = torch.stack((highest % width, highest // width), -1)  # (N, K, 2)
     points = cells.float()
-    if method == "dark":
-        points = points + _newton_step(_around(heatmaps, cells, _REACH))
+    if method in ("dark", "dark_edge"):
+        log = _smoothed_log(_around(heatmaps, cells, _REACH))
+        steps = _newton_step(log)
+        points = points + (_edge_step(heatmaps, cells, log, steps) if method == "dark_edge" else steps)
     elif method == "quarter":
         around = _around(heatmaps, cells, 1)
         slope = torch.stack((around[..., 1, 2] - around[..., 1, 0], around[..., 2, 1] - around[..., 0, 1]), -1)
@@ -99,14 +104,18 @@ def _around(heatmaps: Tensor, cells: Tensor, reach: int) -> Tensor:
     return torch.where(beyond_x[..., None, :] | beyond_y[..., :, None], odd.clamp(min=0), odd)
 
 
-def _newton_step(around: Tensor) -> Tensor:
-    """From the peak cell to the top of the parabola through the logarithm, (N, K, P, P) -> (N, K, 2)."""
+def _smoothed_log(around: Tensor) -> Tensor:
+    """The logarithm of the smoothed map at the peak and its eight neighbours, (N, K, P, P) -> (N, K, 3, 3)."""
     reach = around.shape[-1] // 2
     cells = torch.arange(-reach, reach + 1, device=around.device)
     away = cells - cells[reach - 1 : reach + 2, None]  # (3, P)
     smooth = torch.exp(-away.square() / (2 * _SMOOTH_CELLS**2)) * (away.abs() < reach)
     smooth = smooth / smooth.sum(1, keepdim=True)
-    log = (smooth @ around @ smooth.T).clamp(min=1e-10).log()  # (N, K, 3, 3)
+    return (smooth @ around @ smooth.T).clamp(min=1e-10).log()
+
+
+def _newton_step(log: Tensor) -> Tensor:
+    """From the peak cell to the top of the parabola through the logarithm, (N, K, 3, 3) -> (N, K, 2)."""
     x, y = (log[..., 1, 2] - log[..., 1, 0]) / 2, (log[..., 2, 1] - log[..., 0, 1]) / 2
     xx = log[..., 1, 2] - 2 * log[..., 1, 1] + log[..., 1, 0]
     yy = log[..., 2, 1] - 2 * log[..., 1, 1] + log[..., 0, 1]
@@ -115,6 +124,34 @@ def _newton_step(around: Tensor) -> Tensor:
     rounded = ((determinant > 1e-9) & (xx < 0))[..., None]
     step = torch.stack((xy * y - yy * x, xy * x - xx * y), -1) / determinant[..., None]
     return torch.where(rounded, step.clamp(-1, 1), 0.0)
+
+
+def _edge_step(heatmaps: Tensor, cells: Tensor, log: Tensor, steps: Tensor) -> Tensor:
+    """`steps` (N, K, 2), but where one of `cells` (N, K, 2) lies at the edge or next to it each direction is taken by
+    itself.
+
+    Through the logarithms a, b, c of the edge's cell and of the two behind it goes the parabola with its top
+    (3a - 4b + c) / (2 (a - 2b + c)) cells behind the edge. A direction that keeps off the edge has the top of the
+    parabola through the middle of `log` (N, K, 3, 3). One cell at most, none where a parabola has no top.
+    """
+    height, width = heatmaps.shape[-2:]
+    logs = heatmaps.float().clamp(min=1e-10).log().flatten(2)
+    tops, near_edges = [], []
+    for axis, (stride, last) in enumerate(((1, width - 1), (width, height - 1))):
+        cell = cells[..., axis]  # (N, K)
+        first = cell <= 1
+        edge, inwards = torch.where(first, 0, last), torch.where(first, 1, -1)
+        along = edge[..., None] + inwards[..., None] * torch.arange(3, device=cells.device)
+        start = cells[..., 1] * width + cells[..., 0] - cell * stride
+        a, b, c = logs.gather(2, start[..., None] + along.clamp(0, last) * stride).unbind(-1)
+        before, middle, after = (log[..., 1, :] if axis == 0 else log[..., :, 1]).unbind(-1)
+        near_edge = first | (cell >= last - 1)
+        bend = torch.where(near_edge, a - 2 * b + c, before - 2 * middle + after)
+        slope = torch.where(near_edge, inwards * (3 * a - 4 * b + c) / 2, (before - after) / 2)
+        top = slope / bend + torch.where(near_edge, edge - cell, 0)
+        tops.append(torch.where(bend < 0, top.clamp(-1, 1), 0.0))
+        near_edges.append(near_edge)
+    return torch.where((near_edges[0] | near_edges[1])[..., None], torch.stack(tops, -1), steps)
 
 
 def flip_back(heatmaps: Tensor, skeleton: Skeleton) -> Tensor:

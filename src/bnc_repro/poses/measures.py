@@ -95,8 +95,3 @@ def torsos_px(people: People, names: tuple[str, ...]) -> tuple[np.ndarray, np.nd
     ends = [names.index("left_shoulder"), names.index("right_hip")]
     lengths = np.linalg.norm(np.subtract(*(people.joints_px[:, end] for end in ends)), axis=1)
     return lengths, (people.visible[:, ends] > 0).all(1) & (lengths > 0)
-
-
-def has_areas(people: People) -> bool:
-    """Whether OKS and AP can be computed: every person has an area."""
-    return not np.isnan(people.areas_px2).any()

@@ -3,7 +3,6 @@
 Legend: N people, K keypoints, h and w of heatmaps (a quarter of the crop).
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from ..training.loader import loader
 from . import coco_eval
 from .crops import CropBatches
 from .heatmaps import decode, flip_back, to_image
-from .measures import has_areas, pck, similarity, torsos_px
+from .measures import pck, similarity, torsos_px
 
 VALIDATION = "val2017"
 EVALUATION_BATCH = 128
@@ -65,16 +64,12 @@ def write_results(network: nn.Module, recipe: Recipe, root: Path, file: Path, de
 
 def judge(root: Path, crops: CropBatches, points: np.ndarray, scores: np.ndarray) -> dict:
     """COCOeval's six numbers for predictions made in the people's true boxes, and by keypoint the mean similarity to
-    the truth, OKS of that joint alone, where the people have areas; PCK, the share of joints within 0.2 torsos (left
+    the truth, OKS of that joint alone; PCK, the share of joints within 0.2 torsos (left
     shoulder to right hip) of the truth over the people whose torso is labelled, if joints are so named."""
-    measures, people = {}, crops.people
-    if has_areas(people):
-        measures = average_precision(root, crops, points, scores)
-        each = similarity(people, points, crops.skeleton)[1]
-        named = zip(crops.skeleton.names, each.tolist(), strict=True)
-        measures["by_keypoint"] = {
-            name: round(value, 4) for name, value in named if value == value
-        }  # nan: nobody has it
+    people, measures = crops.people, average_precision(root, crops, points, scores)
+    each = similarity(people, points, crops.skeleton)[1]
+    named = zip(crops.skeleton.names, each.tolist(), strict=True)
+    measures["by_keypoint"] = {name: round(value, 4) for name, value in named if value == value}  # nan: nobody has it
     lengths_px, measurable = torsos_px(people, crops.skeleton.names)
     if measurable.any():
         measures["PCK"] = pck(
@@ -90,10 +85,8 @@ def average_precision(root: Path, crops: CropBatches, points: np.ndarray, scores
 
 
 def some_people(crops: CropBatches, points: np.ndarray) -> list[dict]:
-    """The worst, the best and some people between them, by OKS (by their boxes' areas where people have none): what a
-    figure needs to draw them."""
-    areas = np.where(np.isnan(crops.people.areas_px2), crops.people.boxes_px[:, 2:].prod(1), crops.people.areas_px2)
-    similarities, _ = similarity(replace(crops.people, areas_px2=areas), points, crops.skeleton)
+    """The worst, the best and some people between them, by OKS: what a figure needs to draw them."""
+    similarities, _ = similarity(crops.people, points, crops.skeleton)
     order = np.argsort(similarities, kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).round().astype(int)]
     people = crops.people

@@ -1,13 +1,13 @@
-"""What a data set's keypoints are: their names, mirrored partners, sigmas and limbs. COCO's person, and whatever an
-annotation file in COCO's form says of its own.
+"""What a data set's keypoints are: their names, mirrored partners, sigmas and limbs. COCO's person is one.
 
-An annotation file's category lists its `keypoints` and, counted from 1, the `skeleton` that joins them; COCO's form has
-no place for more. Two keys of ours complete it: `sigmas`, which OKS divides by, and `flip_pairs`, counted from 0.
+`categories` reads them from annotation files, `known_skeletons` has those of common sets.
 Legend: K keypoints.
 """
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,32 @@ class Skeleton:
                 f"flip_pairs {self.flip_pairs} name a joint twice or one outside 0..{len(self.names) - 1}: "
                 "each joint has one partner at most"
             )
+        joints = [joint for link in self.links for joint in link] + list(self.upper)
+        if not set(joints) <= set(range(len(self.names))):
+            raise ValueError(
+                f"limbs or upper body name joint {max(joints, key=abs)}, but joints are 0..{len(self.names) - 1}"
+            )
 
     @property
     def mirrored(self) -> list[int]:
         """For each joint the one that takes its place in a mirror image (K,)."""
         partner = {a: b for pair in self.flip_pairs for a, b in (pair, pair[::-1])}
         return [partner.get(joint, joint) for joint in range(len(self.names))]
+
+    def as_dict(self) -> dict:
+        """Plain values, as a checkpoint keeps them."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Skeleton":
+        """The skeleton that `as_dict` made these values of. Raises ValueError for other ones."""
+        try:
+            pairs = {key: tuple((int(a), int(b)) for a, b in values[key]) for key in ("flip_pairs", "links")}
+            names, sigmas = tuple(map(str, values["names"])), tuple(map(float, values["sigmas"]))
+            upper, category = tuple(map(int, values["upper"])), int(values["category"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"a skeleton lacks, or has in another form, {error}") from error
+        return cls(names=names, sigmas=sigmas, upper=upper, category=category, **pairs)
 
 
 COCO_PERSON = Skeleton(
@@ -106,38 +126,27 @@ COCO_PERSON = Skeleton(
 )
 
 
-def of_category(category: dict, file: str | Path) -> Skeleton:
-    """The skeleton of a category of an annotation file. COCO's own names need nothing more; others need `sigmas`, and
-    `flip_pairs` where no name says left or right. Raises ValueError, naming the file, for what is missing or wrong."""
-    names, where = tuple(category["keypoints"]), f"{file}: category {category['id']}"
-    if names == COCO_PERSON.names:
-        skeleton = replace(COCO_PERSON, category=category["id"])
-        return replace(skeleton, sigmas=tuple(category["sigmas"])) if "sigmas" in category else skeleton
-    if "sigmas" not in category:
-        raise ValueError(
-            f"{where} has {len(names)} keypoints that are not COCO's 17 and says no sigmas, which OKS needs: "
-            'add "sigmas", a number for each keypoint, to the category'
-        )
-    pairs = category.get("flip_pairs", _named_pairs(names))
-    if not pairs and "flip_pairs" not in category:
-        raise ValueError(
-            f'{where} has no keypoints named left and right: add "flip_pairs", the pairs that a mirror exchanges, '
-            "counted from 0 ([] if there are none), to the category"
-        )
-    try:
-        return Skeleton(
-            names,
-            tuple((a, b) for a, b in pairs),
-            tuple(category["sigmas"]),
-            links=tuple((a - 1, b - 1) for a, b in category.get("skeleton", ())),
-            upper=tuple(category.get("upper", ())),
-            category=category["id"],
-        )
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+def named_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """The joints whose names differ in left and right alone, or in L and R that stand by themselves; each pair once,
+    in the order of the names."""
+    pairs = []
+    for joint, name in enumerate(names):
+        partner = _mirrored_name(name)
+        if partner != name and partner in names[joint + 1 :]:
+            pairs.append((joint, names.index(partner)))
+    return tuple(pairs)
 
 
-def _named_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """The joints whose names differ in left and right alone."""
-    partners = [(name, name.replace("left", "right").replace("Left", "Right")) for name in names]
-    return tuple((names.index(a), names.index(b)) for a, b in partners if a != b and b in names)
+def without_partner(names: Sequence[str]) -> list[str]:
+    """The names with left or right in them whose mirrored name nobody bears."""
+    sided = [name for name in names if re.search("left|right", name, re.IGNORECASE)]
+    return [name for name in sided if _mirrored_name(name) not in names]
+
+
+_SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
+_SIDES |= {right: left for left, right in _SIDES.items()}
+_SIDE = re.compile("left|right|Left|Right|LEFT|RIGHT|(?<![A-Za-z])[lrLR](?![A-Za-z])|(?<=[a-z])[LR](?![A-Za-z])")
+
+
+def _mirrored_name(name: str) -> str:
+    return _SIDE.sub(lambda side: _SIDES[side.group()], name)

@@ -18,15 +18,19 @@ from torch import Tensor, nn
 
 from ..images.pictures import normalise, read
 from ..recipe.schema import Recipe
+from ..training import distributed
+from ..training.progress import log
 from ..training.task import Task, build_network, on_device
 from . import coco_eval
+from .annotations import load_annotations
+from .categories import category_of, of_category, other_categories
 from .crops import CropBatches
 from .heatmaps import encode, heatmap_cross_entropy, heatmap_loss
-from .measures import has_areas, torsos_px
+from .measures import torsos_px
 from .networks import POSENETS
-from .people import People, category_of, load_annotations, mean_pose, predict_mean_pose
+from .people import People, mean_pose, predict_mean_pose
 from .predict import VALIDATION, average_precision, crop_box_px, judge, predict, some_people, to_maps
-from .skeleton import COCO_PERSON, Skeleton, of_category
+from .skeleton import COCO_PERSON, Skeleton
 
 TRAIN = "train2017"
 CACHE_MIB = 2048  # of decoded pictures, in all loading processes together
@@ -39,18 +43,28 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
     options = {"size": recipe.data.image_size, "cache_mib": cache_mib}
     root = recipe.data.folder
     people = CropBatches(
-        root, TRAIN, augment=recipe.data.augment == "pose", limit=recipe.data.train_limit or None, **options
+        root,
+        TRAIN,
+        augment=recipe.data.augment == "pose",
+        limit=recipe.data.train_limit or None,
+        category=recipe.data.category,
+        **options,
     )
-    judged = CropBatches(root, VALIDATION, **options)
+    document, file = load_annotations(root, TRAIN)
+    taken = category_of(document, file, recipe.data.category)
+    if sentence := other_categories(document, taken, file):
+        log.warning(sentence)
+    judged = CropBatches(root, VALIDATION, category=taken["id"], **options)
     if people.skeleton != judged.skeleton:
         raise ValueError(f"the categories of {TRAIN} and {VALIDATION} in {root}/annotations differ: use one in both")
     names = people.skeleton.names
     heatmap_size = (recipe.data.image_size[0] // 4, recipe.data.image_size[1] // 4)
     _check_measures(recipe, judged)
+    judged.check_pictures(distributed.share(len(judged)))
 
     detected = None
     if recipe.pose.detections:
-        boxes = coco_eval.read_detections(recipe.pose.detections, root, VALIDATION)
+        boxes = coco_eval.read_detections(recipe.pose.detections, root, VALIDATION, judged.skeleton)
         detected = CropBatches(root, VALIDATION, people=boxes, skeleton=judged.skeleton, **options)
 
     def evaluate(predicted: Callable[[CropBatches], tuple[np.ndarray, np.ndarray]]) -> dict:
@@ -72,6 +86,7 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
             }
         return chosen
 
+    facts = {"skeleton": judged.skeleton.as_dict()}
     if recipe.network == "mean_pose":
         mean = mean_pose(people.people)
 
@@ -87,6 +102,7 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
             recipe.pose.headline,
             names,
             examples=lambda _: [person for person in some_people(judged, guess(judged)[0]) if person.pop("row") >= 0],
+            facts=facts,
         )
 
     compare = LOSSES[recipe.pose.loss]
@@ -117,6 +133,7 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         names,
         sample,
         examples,
+        facts=facts,
     )
 
 
@@ -126,13 +143,6 @@ def _check_measures(recipe: Recipe, judged: CropBatches) -> None:
     if recipe.pose.headline == "PCK":
         if not torsos_px(judged.people, judged.skeleton.names)[1].any():
             raise ValueError(f"recipe key pose.headline is PCK, but nobody in {where} has a labelled torso; take AP")
-    elif not has_areas(judged.people):
-        raise ValueError(
-            f"recipe key pose.headline is AP, but people in {where} have no area, which OKS needs: "
-            "add areas, or take PCK"
-        )
-    if recipe.pose.detections and not has_areas(judged.people):
-        raise ValueError(f"recipe key pose.detections asks for AP, but people in {where} have no area: leave it out")
 
 
 def make_network(recipe: Recipe, num_keypoints: int) -> nn.Module:
@@ -141,11 +151,16 @@ def make_network(recipe: Recipe, num_keypoints: int) -> nn.Module:
 
 
 def predict_pictures(
-    network: nn.Module, recipe: Recipe, labels: list[str], files: list[Path], device: torch.device
+    network: nn.Module,
+    recipe: Recipe,
+    labels: list[str],
+    files: list[Path],
+    device: torch.device,
+    skeleton: dict | None = None,
 ) -> Iterator[dict]:
     """{"keypoints": [x px, y px, score] by name} for each picture file, whose whole extent is taken as one person's
-    box."""
-    skeleton = _skeleton_of(recipe, len(labels))
+    box; skeleton: what the checkpoint says of it, if it does. Scores are at most 1."""
+    known = skeleton_of(recipe, labels, skeleton)
     for file in files:
         width, height = read(file).size
         person = People(
@@ -159,21 +174,31 @@ def predict_pictures(
             picture_sizes=np.array([[height, width]]),
             box_scores=np.ones(1),
         )
-        crops = CropBatches("", VALIDATION, recipe.data.image_size, people=person, skeleton=skeleton)
+        crops = CropBatches("", VALIDATION, recipe.data.image_size, people=person, skeleton=known)
         points, scores = predict(network, crops, recipe, device)
-        rounded = np.concatenate((points[0], scores[0][:, None]), 1).round(2).tolist()
+        rounded = np.concatenate((points[0], scores[0][:, None].clip(max=1)), 1).round(2).tolist()
         yield {"keypoints": dict(zip(labels, rounded, strict=True))}
 
 
-def _skeleton_of(recipe: Recipe, count: int) -> Skeleton:
-    """What the recipe's data set says its keypoints are; COCO's where that is not here and there are 17 of them."""
+def skeleton_of(recipe: Recipe, labels: list[str], skeleton: dict | None = None) -> Skeleton:
+    """What a checkpoint says of its keypoints. One without a skeleton, of an older form, is of the recipe's data set
+    where that is at hand, and of COCO's where its keypoints are. Raises ValueError where neither is so."""
+    if skeleton is not None:
+        known = Skeleton.from_dict(skeleton)
+        if list(known.names) != labels:
+            raise ValueError("the checkpoint's labels and its skeleton name other keypoints: take another checkpoint")
+        return known
     try:
         document, file = load_annotations(recipe.data.folder, VALIDATION)
-        return of_category(category_of(document), file)
+        known = of_category(category_of(document, file, recipe.data.category), file)
+        if list(known.names) == labels:
+            return known
+        why = f"{file} has other keypoints"
     except ValueError as error:
-        if count == len(COCO_PERSON.names):
-            return COCO_PERSON
-        raise ValueError(
-            f"the network has {count} keypoints, and which of them a mirror exchanges is said where it "
-            f"was trained: {error}"
-        ) from error
+        why = str(error)
+    if labels == list(COCO_PERSON.names):
+        return COCO_PERSON
+    raise ValueError(
+        f"the checkpoint does not say which of its {len(labels)} keypoints a mirror exchanges (a newer one does), and "
+        f"its data set cannot: {why}"
+    )

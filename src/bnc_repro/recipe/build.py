@@ -130,6 +130,8 @@ def recipe_identity(recipe: Recipe) -> dict:
     """What makes two runs the same run: the recipe without the data's place and the number of workers."""
     values = as_dict(recipe)
     del values["data"]["root"], values["data"]["workers"]
+    if not values["data"]["category"] and values["data"]["category"] != 0:
+        del values["data"]["category"]  # the runs from before there was this key are the same runs
     return values
 
 

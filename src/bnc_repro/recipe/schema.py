@@ -47,6 +47,7 @@ class Data:
 
     root: str = ""
     kind: str = one_of(*EXPECTED)
+    category: str | int = ""  # of annotations with several that have keypoints, by name or id; "": with most people
     train_limit: int = at_least(0, 0)  # the first so many training images (drawn evenly per class), 0: all
     validation: float = at_least(0, 0.0)  # share of those that is held out and judged in place of the test images
     image_size: tuple[int, int] = (28, 28)  # height, width in px
@@ -69,7 +70,7 @@ class Pose:
 
     sigma_px: float = above_zero(2.0)  # of a target, in heatmap pixels
     loss: str = one_of("squares", "cross_entropy")
-    decode: str = one_of("dark", "quarter", "argmax", default="dark")
+    decode: str = one_of("dark", "dark_edge", "quarter", "argmax", default="dark")
     flip_test: bool = True
     headline: str = one_of("AP", "PCK")
     detections: str = ""  # a detector's boxes of the validation images: then they are judged beside the true boxes
@@ -183,7 +184,10 @@ def _check_data(data: Data) -> None:
         fits = data.kind == "imagefolder" and not (key == "lighting" and data.in_memory)
         if getattr(data, key) and not (fits or (key == "validation" and in_arrays)):
             raise ValueError(f"recipe key data.{key} means nothing for these images (kind {data.kind!r}); leave it out")
+    if data.category != "" and data.kind != "coco":
+        raise ValueError(f"recipe key data.category is of annotations, kind {data.kind!r} has none; leave it out")
     if data.validation > 0.5:
         raise ValueError(f"recipe key data.validation is a share of at most 0.5, got {data.validation}")
-    if min(data.image_size) < 4:
-        raise ValueError(f"recipe key data.image_size must be at least 4 px, got {list(data.image_size)}")
+    least_px = 8 if data.kind == "coco" else 4  # a heatmap is a quarter, and has two cells at least
+    if min(data.image_size) < least_px:
+        raise ValueError(f"recipe key data.image_size must be at least {least_px} px, got {list(data.image_size)}")

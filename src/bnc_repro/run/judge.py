@@ -24,6 +24,13 @@ def load_network(
     A checkpoint may name a binarizer of somebody's own, FILE.py:NAME. That file runs only if the user names it too, in
     `own`. Raises ValueError otherwise, and for a damaged checkpoint.
     """
+    network, recipe, state = _network_and_state(path, device, own)
+    return network, recipe, state["labels"]
+
+
+def _network_and_state(
+    path: str | Path, device: torch.device, own: Collection[str | None]
+) -> tuple[nn.Module, Recipe, dict]:
     state = checkpoint.load(path)
     recipe, labels = make_recipe(**state["recipe"]), state["labels"]
     for name in (recipe.weight_binarizer, recipe.activation_binarizer):
@@ -39,7 +46,7 @@ def load_network(
     broken = [name for name, value in state["network"].items() if not value.isfinite().all()]
     if broken:
         raise ValueError(f"{path} holds numbers that are not finite, first in {broken[0]}: its run diverged")
-    return on_device(network, device).eval(), recipe, labels
+    return on_device(network, device).eval(), recipe, state
 
 
 def evaluate(path: str | Path, data: str | None, device: torch.device, own: Collection[str] = ()) -> dict:
@@ -61,7 +68,9 @@ def evaluate(path: str | Path, data: str | None, device: torch.device, own: Coll
 
 def predict(path: str | Path, pictures: list[Path], device: torch.device, own: Collection[str] = ()) -> Iterator[dict]:
     """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it."""
-    network, recipe, labels = load_network(path, device, own)
-    predictions = task_module(recipe.experiment).predict_pictures(network, recipe, labels, pictures, device)
+    network, recipe, state = _network_and_state(path, device, own)
+    facts = {"skeleton": state["skeleton"]} if "skeleton" in state else {}
+    module = task_module(recipe.experiment)
+    predictions = module.predict_pictures(network, recipe, state["labels"], pictures, device, **facts)
     for picture, prediction in zip(pictures, predictions, strict=True):
         yield {"picture": str(picture), **prediction}

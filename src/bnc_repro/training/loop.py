@@ -88,6 +88,7 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
                     "fingerprint": folder.name,
                     "recipe": as_dict(recipe),
                     "labels": list(task.labels),
+                    **task.facts,
                     "network": network.state_dict(),
                     "optimizers": [stepper.state_dict() for stepper in steppers],
                     "scaler": scaler.state_dict(),

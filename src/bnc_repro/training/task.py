@@ -1,7 +1,7 @@
 """What a run is about: a network, what it is trained on and how it is judged. `classify` and `pose` make tasks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -38,6 +38,7 @@ class Task:
     sample: Callable[[], Tensor] | None = None  # a few inputs, as the network sees them
     examples: Callable[[nn.Module], list] = lambda network: []  # a few predictions for the row's pictures
     chance: float = 0.0  # the headline of a guess
+    facts: dict = field(default_factory=dict)  # what a checkpoint must know beside labels, plain values
 
 
 def classifier_options(recipe: Recipe, name: str | None) -> dict:
