@@ -193,6 +193,14 @@ def test_predict_writes_lines_results_and_a_drawing(picture, saved, tmp_path, ca
         command("predict", saved, picture, picture, *boxes)
 
 
+def test_the_line_of_a_finished_run_has_its_zeros(monkeypatch, tmp_path, capsys):
+    """AP 0 is a result; a measure that nobody belongs to is left out."""
+    row = {"status": "finished", "metrics": {"AP": 0.0, "APl": None, "PCK": 0.25}, "fingerprint": "x"}
+    monkeypatch.setattr("bnc_repro.run.run", lambda *arguments: row)
+    command("run", "coco_pose", "--arm", "mean pose", "--seed", "0", "--runs", tmp_path)
+    assert capsys.readouterr().out.splitlines()[0] == "finished: AP 0, PCK 0.25"
+
+
 def test_joints_are_dots_and_a_title_says_when_nothing_was_confident(picture):
     """Dots above the threshold alone, a dashed box each, a word where none is above or nobody was found."""
     entry = people.results_in(model(), [picture], [[([10.0, 20.0, 40.0, 60.0], 0.9)]])[0]

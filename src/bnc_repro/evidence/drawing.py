@@ -33,12 +33,13 @@ def limbs(ax: Axes, skeleton: Skeleton, points: np.ndarray, drawn: np.ndarray) -
 
 
 def people(row: dict, axes: np.ndarray) -> np.ndarray:
-    """The row's example people, worst to best by OKS: predicted skeleton, and the true one."""
+    """The row's example people, worst to best by OKS: the predicted skeleton with all of its joints, those too that
+    nobody labelled, and the true one."""
     folder, _, skeleton, _ = _pictures(make_recipe(**row["recipe"]).data.folder, SPLIT)
     for ax, person in zip(axes.flat, row["examples"], strict=False):
         picture = _picture(ax, folder, person)
         points, true, visible = (np.array(person[key]) for key in ("keypoints", "true", "visible"))
-        limbs(ax, skeleton, points, visible > 0)
+        limbs(ax, skeleton, points, np.ones(len(points), bool))
         for a, b in skeleton.links:
             if visible[a] and visible[b]:
                 ax.plot(true[[a, b], 0], true[[a, b], 1], color="white", linewidth=1)
