@@ -40,7 +40,10 @@ def run_command(options: argparse.Namespace) -> None:
         row = run(recipe, options.runs)
         if distributed.rank():
             continue
-        print(f"{row['status']}: " + ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items() if value))
+        print(
+            f"{row['status']}: "
+            + ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items() if value is not None)
+        )
         path = folder_of(recipe, options.runs) / "row.json"
         if options.rows:
             path = options.rows / (str(arm) if options.arm == "all" else "") / f"{recipe.seed}.json"
@@ -123,6 +126,17 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from .run import evaluate, load_network
 
     device = _device()
+    if options.detections:
+        from .poses.coco_eval import save_results
+        from .run.people import PoseNetwork, evaluate_detections
+
+        model = PoseNetwork.load(options.checkpoint, device, options.own)
+        root = Path(options.data).resolve() if options.data else model.recipe.data.folder
+        measures, results = evaluate_detections(model, root, options.detections)
+        print(json.dumps(measures, indent=1) if measures else f"{root} has no annotations: nothing is judged")
+        if options.results:
+            print(save_results(results, options.results))
+        return
     print(json.dumps(evaluate(options.checkpoint, options.data, device, options.own), indent=1))
     if options.results:
         from .poses.predict import write_results
@@ -136,17 +150,47 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 def predict_command(options: argparse.Namespace) -> None:
     """A line of JSON per picture."""
+    if options.box or options.detections or options.draw or options.results:
+        _predict_people(options)
+        return
     from .run import predict
 
     for line in predict(options.checkpoint, options.pictures, _device(), options.own):
         print(json.dumps(line))
 
 
+def _predict_people(options: argparse.Namespace) -> None:
+    """People in boxes: a line of JSON per picture, a results file, a drawing."""
+    from .poses.coco_eval import save_results
+    from .run import people
+
+    pictures, boxes = options.pictures, None
+    if options.box and (options.detections or len(pictures) > 1):
+        raise ValueError("--box names people of one picture: name one, without --detections")
+    if options.box:
+        boxes = [[(people.parse_box(box), 1.0) for box in options.box]]
+    elif options.detections:
+        boxes = people.read_boxes(options.detections, pictures)
+    model = people.PoseNetwork.load(options.checkpoint, _device(), options.own)
+    results = people.results_in(model, pictures, boxes)
+    by_picture = [[entry for entry in results if entry["image_id"] == number] for number in people.image_ids(pictures)]
+    for picture, entries in zip(pictures, by_picture, strict=True):
+        print(json.dumps(people.line_of(picture, entries, model.skeleton.names)))
+    if options.results:
+        print(save_results(results, options.results))
+    if options.draw:
+        from .evidence import drawing
+
+        drawing.predictions(pictures, by_picture, model.skeleton, options.above, boxes).savefig(options.draw, dpi=120)
+        print(options.draw)
+
+
 def draw_command(options: argparse.Namespace) -> None:
     """People of a results file on their pictures, as a PNG."""
     from .evidence import drawing
 
-    drawing.results(options.results, options.folder, options.split, options.count).savefig(options.picture, dpi=120)
+    figure = drawing.results(options.results, options.folder, options.split, options.count, options.above)
+    figure.savefig(options.picture, dpi=120)
     print(options.picture)
 
 
@@ -291,6 +335,9 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument(
         "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
     )
+    judge.add_argument(
+        "--detections", type=Path, help="judge a pose network in a detector's boxes, by COCO's ten numbers"
+    )
     judge.add_argument("--results", type=Path, help="also write a pose network's predictions to this results file")
     guess = command("predict", predict_command)
     guess.add_argument("checkpoint", type=Path)
@@ -298,11 +345,17 @@ def parser() -> argparse.ArgumentParser:
     guess.add_argument(
         "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
     )
+    guess.add_argument("--box", action="append", default=[], metavar="X,Y,WIDTH,HEIGHT", help="a person, in px")
+    guess.add_argument("--detections", type=Path, help="people: a detector's file, pictures called by their image ids")
+    guess.add_argument("--results", type=Path, help="also write people to this results file in COCO's form")
+    guess.add_argument("--draw", type=Path, metavar="FILE.png", help="also draw people on their pictures")
+    guess.add_argument("--above", type=float, default=0.2, help="draw joints with a score above this one, 0.2")
     draw = command("draw", draw_command)
     draw.add_argument("results", type=Path, help="a results file in COCO's form")
     draw.add_argument("folder", type=Path, help="the data set, with annotations/ and the split's pictures")
     draw.add_argument("picture", type=Path, help="the PNG to write")
     draw.add_argument("--split", default="val2017")
+    draw.add_argument("--above", type=float, default=0.2, help="joints with a score above this one, 0.2")
     draw.add_argument("--count", type=int, default=12, help="so many pictures")
     data = command("data", data_command)
     data.add_argument("action", choices=("check", "state"))

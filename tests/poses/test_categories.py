@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from PIL import Image
 
 from bnc_repro.poses.annotations import load_file
 from bnc_repro.poses.categories import category_of, of_category, other_categories
+from bnc_repro.poses.check import check_keypoints
 from bnc_repro.poses.known_skeletons import KNOWN, known_skeleton
 from bnc_repro.poses.skeleton import COCO_PERSON, Skeleton, named_pairs, without_partner
 
@@ -255,3 +257,34 @@ def test_json_that_is_nested_too_deeply_is_a_sentence(tmp_path):
     file.write_text("[" * 200_000)
     with pytest.raises(ValueError, match="is empty, cut off or no JSON"):
         load_file(file)
+
+
+def test_the_check_sums_up_what_a_run_would_see(tmp_path):
+    """People, pictures, category, labelled joints, pairs, upper body; missing areas and unlisted categories."""
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val2017").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "val2017" / "a.png")
+    person = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9], "keypoints": [1, 1, 2] * 10 + [0, 0, 0] * 7}
+    document = {
+        "images": [
+            {"id": 1, "file_name": "a.png", "width": 20, "height": 20},
+            {"id": 2, "file_name": "a.png", "width": 20, "height": 20},
+        ],
+        "annotations": [
+            person | {"id": 1},
+            person | {"id": 2, "area": 40},
+            person | {"id": 3, "iscrowd": 1},
+            person | {"id": 4, "category_id": 8},
+        ],
+        "categories": [{"id": 3, "name": "person", "keypoints": list(COCO_PERSON.names)}],
+    }
+    (tmp_path / "annotations" / "person_keypoints_val2017.json").write_text(json.dumps(document))
+    notes = []
+    check_keypoints(tmp_path, notes)
+    summary, area, unlisted = (note.partition("val2017.json: ")[2] for note in notes)
+    assert summary == (
+        "2 people of category person (3) in 1 of 2 pictures, 20 of 34 joints labelled; 17 keypoints, 8 pairs, 11 "
+        "joints of the upper body"
+    )
+    assert area == "1 people have no area, AP takes 0.53 of their boxes"
+    assert unlisted == "1 annotations are of categories that the file does not list"

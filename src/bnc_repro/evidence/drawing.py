@@ -4,6 +4,7 @@ Coloured limbs are predictions (orange: left, cyan: right, pink: across the body
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -32,12 +33,13 @@ def limbs(ax: Axes, skeleton: Skeleton, points: np.ndarray, drawn: np.ndarray) -
 
 
 def people(row: dict, axes: np.ndarray) -> np.ndarray:
-    """The row's example people, worst to best by OKS: predicted skeleton, and the true one."""
+    """The row's example people, worst to best by OKS: the predicted skeleton with all of its joints, those too that
+    nobody labelled, and the true one."""
     folder, _, skeleton, _ = _pictures(make_recipe(**row["recipe"]).data.folder, SPLIT)
     for ax, person in zip(axes.flat, row["examples"], strict=False):
         picture = _picture(ax, folder, person)
         points, true, visible = (np.array(person[key]) for key in ("keypoints", "true", "visible"))
-        limbs(ax, skeleton, points, visible > 0)
+        limbs(ax, skeleton, points, np.ones(len(points), bool))
         for a, b in skeleton.links:
             if visible[a] and visible[b]:
                 ax.plot(true[[a, b], 0], true[[a, b], 1], color="white", linewidth=1)
@@ -92,10 +94,52 @@ def results(file: str | Path, root: str | Path, split: str = SPLIT, count: int =
     for ax, image in zip(axes.flat, chosen, strict=False):
         ax.imshow(read(folder / names[image]))
         for entry in by_image[image]:
-            points = np.array(entry["keypoints"]).reshape(-1, 3)
-            limbs(ax, skeleton, points[:, :2], points[:, 2] > above)
-        ax.set_title(f"{names[image]}: {max(entry['score'] for entry in by_image[image]):.2f}", fontsize=9)
+            person(ax, skeleton, entry, above)
+        title = f"{names[image]}: {max(entry['score'] for entry in by_image[image]):.2f}"
+        ax.set_title(title + _when_nothing(by_image[image], above), fontsize=9)
     return figure
+
+
+def person(ax: Axes, skeleton: Skeleton, entry: dict, above: float) -> None:
+    """The joints of a results entry with a score above `above`, as dots, and the limbs between them."""
+    points = np.array(entry["keypoints"]).reshape(-1, 3)
+    confident = points[:, 2] > above
+    limbs(ax, skeleton, points[:, :2], confident)
+    ax.scatter(*points[confident, :2].T, s=14, color="white", edgecolors="black", zorder=3)
+
+
+def predictions(
+    pictures: Sequence[Path],
+    entries: Sequence[Sequence[dict]],
+    skeleton: Skeleton,
+    above: float = 0.2,
+    boxes: Sequence[Sequence[tuple[list[float], float]]] | None = None,
+) -> plt.Figure:
+    """Each picture with its people (results entries) and the boxes that they were looked for in, dashed."""
+    figure, axes = plt.subplots(
+        1,
+        len(pictures),
+        layout="constrained",
+        squeeze=False,
+        figsize=(5 * len(pictures), 5),
+        subplot_kw={"frame_on": False},
+    )
+    for column, (ax, picture) in enumerate(zip(axes.flat, pictures, strict=True)):
+        ax.imshow(read(picture))
+        ax.axis("off")
+        for box, _ in boxes[column] if boxes else ():
+            ax.add_patch(plt.Rectangle((box[0], box[1]), box[2], box[3], fill=False, linestyle="--", color="white"))
+        for entry in entries[column]:
+            person(ax, skeleton, entry, above)
+        ax.set_title(picture.name + _when_nothing(entries[column], above), fontsize=9)
+    return figure
+
+
+def _when_nothing(entries: Sequence[dict], above: float) -> str:
+    """A word for a title where no joint is drawn."""
+    if any(score > above for entry in entries for score in entry["keypoints"][2::3]):
+        return ""
+    return f"\nno joint with a score above {above:g}" if entries else "\nnobody"
 
 
 def _pictures(root: Path, split: str) -> tuple[Path, dict[int, str], Skeleton, Path]:

@@ -8,10 +8,13 @@ A finding is something that would stop, spoil or silently shrink a data set. Pic
 by their EXIF tag are read correctly, so they are notes, not findings.
 """
 
+import os
 from pathlib import Path
 
 from ..images.check import look_at_pictures
 from .annotations import faults, leaves_its_folder, load_annotations
+from .categories import category_of, is_person, of_category, other_categories
+from .people import AREA_OF_BOX
 
 COCO_SPLITS = ("train2017", "val2017")
 
@@ -41,7 +44,9 @@ def _check_split(folder, split, notes):
     except ValueError as error:
         return findings or [str(error)]
     within = [entry for entry in document["images"] if not leaves_its_folder(entry["file_name"])]
-    present = [entry for entry in within if (folder / split / entry["file_name"]).is_file()]
+    present = [entry for entry in within if os.path.isfile(folder / split / entry["file_name"])]
+    if not findings:
+        notes += _summary(document, file)
     seen = look_at_pictures([folder / split / entry["file_name"] for entry in present], notes)
     for image, (fault, size) in zip(present, seen):
         if fault:
@@ -53,3 +58,27 @@ def _check_split(folder, split, notes):
                 "correct the file, or copy the picture again"
             )
     return findings
+
+
+def _summary(document, file):
+    """Sentences about a sound split: how many people a run would see, and what of them is labelled."""
+    category = category_of(document, file)
+    skeleton = of_category(category, file)
+    entries = [entry for entry in document["annotations"] if entry["category_id"] == category["id"]]
+    people = [entry for entry in entries if is_person(entry)]
+    pictures = {entry["image_id"] for entry in people}
+    labelled = sum(flag > 0 for entry in people for flag in entry["keypoints"][2::3])
+    sentences = [
+        f"{file}: {len(people)} people of category {category.get('name', '')} ({category['id']}) in {len(pictures)} of "
+        f"{len(document['images'])} pictures, {labelled} of {len(people) * len(skeleton.names)} joints labelled; "
+        f"{len(skeleton.names)} keypoints, {len(skeleton.flip_pairs)} pairs, {len(skeleton.upper)} joints of the upper "
+        "body"
+    ]
+    if others := other_categories(document, category, file):
+        sentences.append(others)
+    if without := sum("area" not in entry for entry in people):
+        sentences.append(f"{file}: {without} people have no area, AP takes {AREA_OF_BOX} of their boxes")
+    listed = {other["id"] for other in document["categories"]}
+    if unlisted := sum(entry["category_id"] not in listed for entry in document["annotations"]):
+        sentences.append(f"{file}: {unlisted} annotations are of categories that the file does not list")
+    return sentences

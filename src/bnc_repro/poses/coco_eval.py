@@ -29,6 +29,7 @@ from .people import People, area_px2
 from .skeleton import COCO_PERSON, Skeleton
 
 MEASURES = ("AP", "AP50", "AP75", "APm", "APl", "AR")
+ALL_MEASURES = (*MEASURES, "AR50", "AR75", "ARm", "ARl")
 
 
 def read_detections(
@@ -53,7 +54,7 @@ def read_detections(
     taken = category_of(document, annotations, skeleton.category if skeleton else "")
     skeleton, category = skeleton or of_category(taken, annotations), taken["id"]
     images = {image["id"]: image for image in document["images"]}
-    entries = _load_list(file, "detection file")
+    entries = load_list(file, "detection file")
     if not entries:
         raise ValueError(f"detection file {file} is empty: run the detector again, or use the true boxes")
     chosen, empty = [], []
@@ -199,7 +200,7 @@ def read_results(
     file: str | os.PathLike, images: Collection[int], listed_in: Path, skeleton: Skeleton = COCO_PERSON
 ) -> list[dict]:
     """The entries of a results file over pictures with these ids. Raises ValueError as `evaluate` does."""
-    entries = _load_list(Path(file), "results file")
+    entries = load_list(Path(file), "results file")
     _check_results(entries, f"results file {file}", images, skeleton, listed_in)
     return entries
 
@@ -209,8 +210,9 @@ def evaluate(
     results: list[dict] | str | os.PathLike,
     skeleton: Skeleton | None = None,
     ids: Sequence[int] | None = None,
+    measures: Sequence[str] = MEASURES,
 ) -> dict[str, float | None]:
-    """COCOeval's AP, AP50, AP75, APm, APl and AR (OKS 0.5 to 0.95, at most 20 people a picture).
+    """COCOeval's AP, AP50, AP75, APm, APl and AR (OKS 0.5 to 0.95, at most 20 people a picture), or all ten numbers.
 
     results: a list in COCO's form, or its JSON file. ids: the annotations to judge by, None for all; the
     others are left out as if nobody stood there. Only the category with keypoints counts.
@@ -225,7 +227,7 @@ def evaluate(
     file = Path(annotation_file)
     document = dict(load_file(file))
     where = "the results" if isinstance(results, list) else f"results file {results}"
-    results = results if isinstance(results, list) else _load_list(Path(results), "results file")
+    results = results if isinstance(results, list) else load_list(Path(results), "results file")
     category = category_of(document, file, skeleton.category if skeleton else "")
     skeleton = skeleton or of_category(category, file)
     _check_results(results, where, {image["id"] for image in document["images"]}, skeleton, file)
@@ -258,11 +260,12 @@ def evaluate(
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    values = dict(zip(MEASURES, judge.stats.tolist()))
-    return {name: None if value < 0 else value for name, value in values.items()}
+    values: dict[str, float] = dict(zip(ALL_MEASURES, judge.stats.tolist(), strict=True))
+    return {name: None if values[name] < 0 else values[name] for name in measures}
 
 
-def _load_list(file: Path, kind: str) -> list:
+def load_list(file: Path, kind: str) -> list:
+    """The entries of a results or a detector's file. Raises ValueError when it is missing, damaged or no list."""
     if not file.is_file():
         raise ValueError(f"{kind} {file} is missing: correct the path, or make the file first")
     entries = load_json(file, kind)

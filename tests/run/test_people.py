@@ -1,0 +1,217 @@
+"""People in boxes: several a picture, a detector's file, a test set without annotations, what commands write."""
+
+import json
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bnc_repro.__main__ import parser
+from bnc_repro.evidence import drawing
+from bnc_repro.poses import coco_eval
+from bnc_repro.poses.people import read_people
+from bnc_repro.poses.predict import VALIDATION
+from bnc_repro.poses.skeleton import COCO_PERSON
+from bnc_repro.poses.task import make_network
+from bnc_repro.recipe.build import as_dict, make_recipe
+from bnc_repro.recipe.clone import project_root
+from bnc_repro.run import people
+from bnc_repro.training import checkpoint
+
+DATA = project_root() / "data" / "people"
+CPU = torch.device("cpu")
+RECIPE = make_recipe(
+    experiment="coco_pose",
+    network="sbpn",
+    stem="half",
+    width=8,
+    blocks=[1, 1],
+    head=16,
+    weight_binarizer="ste",
+    data={"root": str(DATA), "kind": "coco", "image_size": [64, 48]},
+    pose={"sigma_px": 0.7, "loss": "cross_entropy", "flip_test": False},
+)
+
+
+class Middle(torch.nn.Module):
+    """Every joint in the middle of its crop: logits of the target's Gaussian, `sharper` times as peaked."""
+
+    def __init__(self, sharper=1.0):
+        super().__init__()
+        down, across = torch.meshgrid(torch.arange(16.0) - 7.5, torch.arange(12.0) - 5.5, indexing="ij")
+        self.map = -(down**2 + across**2) / (2 * 0.7**2) * sharper
+
+    def forward(self, x):
+        """(N, 3, 64, 48) -> (N, 17, 16, 12)."""
+        return self.map.expand(len(x), 17, -1, -1)
+
+
+def model(sharper=1.0, **pose):
+    recipe = replace(RECIPE, pose=replace(RECIPE.pose, **pose))
+    return people.PoseNetwork(Middle(sharper), recipe, COCO_PERSON, CPU)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A picture of 200 x 100 px that is called by an image id."""
+    path = tmp_path / "000000000042.png"
+    Image.new("RGB", (200, 100)).save(path)
+    return path
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint of an untrained network, with its skeleton."""
+    torch.manual_seed(0)
+    state = {
+        "recipe": as_dict(RECIPE),
+        "labels": list(COCO_PERSON.names),
+        "network": make_network(RECIPE, 17).state_dict(),
+        "skeleton": COCO_PERSON.as_dict(),
+    }
+    folder = tmp_path / "run"
+    folder.mkdir()
+    checkpoint.save(folder, state)
+    return folder / checkpoint.NAMES[0]
+
+
+def command(*words):
+    options = parser().parse_args([str(word) for word in words])
+    options.function(options)
+
+
+def test_each_box_is_a_person_whose_joints_lie_in_it(picture):
+    """A network that answers the middle of its crop puts every joint into the middle of each box."""
+    boxes = [([10.0, 20.0, 40.0, 60.0], 0.9), ([120.0, 10.0, 60.0, 80.0], 0.5)]
+    results = people.results_in(model(), [picture], [boxes])
+    assert len(results) == 2
+    for entry, (x, y) in zip(results, ((30, 50), (150, 50)), strict=True):
+        joints = np.array(entry["keypoints"]).reshape(-1, 3)
+        np.testing.assert_allclose(joints[:, :2], np.tile((x, y), (17, 1)), atol=0.05)
+        assert (entry["image_id"], entry["category_id"]) == (42, 1)
+    assert results[0]["score"] / results[1]["score"] == pytest.approx(0.9 / 0.5)
+    line = people.line_of(picture, results[::-1], COCO_PERSON.names)
+    assert [person["keypoints"]["nose"][0] for person in line["people"]] == pytest.approx([30, 150], abs=0.05)
+
+
+def test_one_person_in_two_boxes_is_one_result(picture):
+    """OKS-NMS leaves the better box's; no box is nobody; without boxes the picture is one."""
+    twice = [([10.0, 20.0, 40.0, 60.0], 0.4), ([10.5, 20.0, 40.0, 60.0], 0.9)]
+    (entry,) = people.results_in(model(), [picture], [twice])
+    assert entry["keypoints"][0] == pytest.approx(30.5, abs=0.05)
+    assert people.results_in(model(), [picture], [[]]) == []
+    (entry,) = people.results_in(model(), [picture], None)
+    assert entry["keypoints"][:2] == pytest.approx([100, 50], abs=0.1)
+
+
+def test_scores_are_at_most_1_in_the_order_that_measures_them(picture):
+    """A map sharper than its target exceeds 1: joints are cut there, people keep their order by their boxes."""
+    boxes = [([10.0, 20.0, 40.0, 60.0], 0.9), ([120.0, 10.0, 60.0, 80.0], 1.0)]
+    results = people.results_in(model(sharper=20.0, sigma_px=3.0), [picture], [boxes])
+    assert all(score <= 1 for entry in results for score in [*entry["keypoints"][2::3], entry["score"]])
+    assert results[1]["score"] / results[0]["score"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,0,4", "1,2,nan,4", "1,2,-3,4", "1,2,9e99,4"]
+)
+def test_a_box_that_is_none_is_a_sentence(text):
+    """Four finite numbers with sides above 0."""
+    with pytest.raises(ValueError, match="write x,y,width,height in px with sides above 0"):
+        people.parse_box(text)
+    assert people.parse_box("-3,2.5,10,20") == [-3, 2.5, 10, 20]
+
+
+def test_boxes_outside_and_pictures_without_ids_are_named(picture, tmp_path):
+    """A box that covers nothing; a detector's file for pictures without ids; entries of another form."""
+    with pytest.raises(ValueError, match=r"covers nothing of .*000000000042\.png with its 200 x 100 px"):
+        people.results_in(model(), [picture], [[([300.0, 0.0, 10.0, 10.0], 1.0)]])
+    file = tmp_path / "boxes.json"
+    file.write_text('[{"image_id": 42, "bbox": [1, 2, 3], "score": 1}]')
+    with pytest.raises(ValueError, match="entry 0 lacks a whole image_id, a bbox of four numbers or a score"):
+        people.read_boxes(file, [picture])
+    with pytest.raises(ValueError, match="names pictures by image id: call them by it"):
+        people.read_boxes(file, [picture.with_name("dog.png")])
+    assert people.image_ids([picture, picture.with_name("dog.png")]) == [1, 2]
+
+
+def true_boxes(file, category=1):
+    """The validation people's boxes as a detector's file."""
+    true = read_people(DATA, VALIDATION)
+    boxes = [
+        {"image_id": int(image), "category_id": category, "bbox": box.tolist(), "score": 0.5 + 0.4 * (row % 2)}
+        for row, (image, box) in enumerate(zip(true.image_ids, true.boxes_px, strict=True))
+    ]
+    file.write_text(json.dumps(boxes))
+    return true
+
+
+def test_ten_numbers_in_a_detectors_boxes(tmp_path):
+    """The six of a row and the recalls by threshold and size, equal to those of the results judged alone."""
+    true_boxes(tmp_path / "boxes.json")
+    measures, results = people.evaluate_detections(model(), DATA, tmp_path / "boxes.json")
+    assert list(measures) == ["AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"]
+    annotations = DATA / "annotations" / f"person_keypoints_{VALIDATION}.json"
+    judged = coco_eval.evaluate(annotations, results)
+    assert {key: measures[key] for key in judged} == judged
+    assert measures["AR50"] >= measures["AR"] >= measures["AR75"]
+
+
+def test_a_test_set_without_annotations_has_results_alone(tmp_path, capsys, saved):
+    """Pictures and a detector's file: nothing is judged, the results are those of the set with annotations."""
+    boxes = tmp_path / "boxes.json"
+    true_boxes(boxes)
+    bare = tmp_path / "test"
+    bare.mkdir()
+    (bare / VALIDATION).symlink_to(DATA / VALIDATION)
+    measures, results = people.evaluate_detections(model(), bare, boxes)
+    assert measures is None
+    _, with_annotations = people.evaluate_detections(model(), DATA, boxes)
+    assert {entry["image_id"] for entry in results} == {entry["image_id"] for entry in with_annotations}
+    assert len(results) == len(with_annotations)
+    command("evaluate", saved, "--data", bare, "--detections", boxes, "--results", tmp_path / "results.json")
+    assert "has no annotations: nothing is judged" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results.json").read_text())
+    with pytest.raises(ValueError, match="nor pictures called by their image ids"):
+        people.evaluate_detections(model(), tmp_path / "run", boxes)
+
+
+def test_predict_writes_lines_results_and_a_drawing(picture, saved, tmp_path, capsys):
+    """Two boxes on the command line: a line with both people, a results file of this picture, a PNG."""
+    out, drawn = tmp_path / "people.json", tmp_path / "people.png"
+    boxes = ("--box", "10,20,40,60", "--box", "120,10,60,80")
+    command("predict", saved, picture, *boxes, "--results", out, "--draw", drawn)
+    line = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert len(line["people"]) == len(json.loads(out.read_text())) == 2
+    assert list(line["people"][0]["keypoints"]) == list(COCO_PERSON.names)
+    with Image.open(drawn) as drawing_of_them:
+        assert drawing_of_them.width > 300
+    with pytest.raises(ValueError, match="--box names people of one picture"):
+        command("predict", saved, picture, picture, *boxes)
+
+
+def test_the_line_of_a_finished_run_has_its_zeros(monkeypatch, tmp_path, capsys):
+    """AP 0 is a result; a measure that nobody belongs to is left out."""
+    row = {"status": "finished", "metrics": {"AP": 0.0, "APl": None, "PCK": 0.25}, "fingerprint": "x"}
+    monkeypatch.setattr("bnc_repro.run.run", lambda *arguments: row)
+    command("run", "coco_pose", "--arm", "mean pose", "--seed", "0", "--runs", tmp_path)
+    assert capsys.readouterr().out.splitlines()[0] == "finished: AP 0, PCK 0.25"
+
+
+def test_joints_are_dots_and_a_title_says_when_nothing_was_confident(picture):
+    """Dots above the threshold alone, a dashed box each, a word where none is above or nobody was found."""
+    entry = people.results_in(model(), [picture], [[([10.0, 20.0, 40.0, 60.0], 0.9)]])[0]
+    entry["keypoints"][2::3] = [0.9] * 5 + [0.1] * 12
+    boxes = [[([10.0, 20.0, 40.0, 60.0], 0.9)]] * 3
+    unsure = entry | {"keypoints": [1, 1, 0.1] * 17}
+    figure = drawing.predictions([picture] * 3, [[entry], [unsure], []], COCO_PERSON, 0.5, boxes)
+    first, second, third = figure.axes
+    assert len(first.collections[0].get_offsets()) == 5
+    assert len(first.patches) == 1
+    assert "no joint with a score above 0.5" in second.get_title()
+    assert "nobody" in third.get_title()
+    assert first.get_title() == picture.name
+    plt.close(figure)
