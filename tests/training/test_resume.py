@@ -1,6 +1,7 @@
 """Runs that are stopped, killed or robbed of their disk end with the same bits."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -255,3 +256,39 @@ def test_a_killed_write_leaves_nothing_and_a_copied_checkpoint_is_not_taken(tmp_
         assert checkpoint.latest(tmp_path) is None
     checkpoint.save(tmp_path, whole | {"fingerprint": tmp_path.name, "epoch": 2})
     assert checkpoint.latest(tmp_path)["epoch"] == 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_refused(tmp_path, monkeypatch, code):
+    """The same sentence for each way in which a disk says it, also where a lock's file lies there already."""
+
+    def flock(descriptor, operation):
+        raise OSError(code, os.strerror(code))
+
+    with checkpoint.locked(tmp_path):
+        pass
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for folder in (tmp_path, tmp_path / "new"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # filelock's own, of what it would do instead
+            with pytest.raises(ValueError, match="has no file locks .* keep runs on a disk that has them"):
+                with checkpoint.locked(folder):
+                    pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="has no file locks"):
+            checkpoint.is_locked(tmp_path)
+
+
+def test_a_lock_of_another_process_is_seen(tmp_path):
+    """is_locked follows a lock that another process holds and dies with."""
+    code = f"import fcntl, time; file = open({str(tmp_path / 'lock')!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
+    assert not checkpoint.is_locked(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", code + "print('held', flush=True); time.sleep(60)"], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert checkpoint.is_locked(tmp_path)
+        process.kill()
+    assert not checkpoint.is_locked(tmp_path)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from .progress import log
 
@@ -21,6 +21,7 @@ FORMAT = "bnc_repro checkpoint, form 2"
 OLDER = "bnc_repro checkpoint, form 1"  # without a checksum
 PARTS = {"network": dict, "recipe": dict, "labels": list}
 NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what flock says on a disk without locks
 
 
 @contextmanager
@@ -129,12 +130,11 @@ def latest(folder: Path) -> dict | None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder; a second process says so and waits. The system frees the lock of a dead process."""
+    """Hold the run's folder; a second process says so and waits. The system frees the lock of a dead process. Raises
+    ValueError where the disk has no locks."""
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / "lock"), folder / "lock.holder"
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+    if not _acquired(lock):
         name = holder.read_text() if holder.is_file() else "another one"
         log.warning(f"process {name} is on the run in {folder}; waiting for it")
         lock.acquire()
@@ -145,3 +145,38 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the run's folder now. Raises ValueError where the disk has no locks."""
+    if not (folder / "lock").is_file():
+        return False
+    lock = FileLock(folder / "lock")
+    acquired = _acquired(lock)
+    if acquired:
+        lock.release()
+    return not acquired
+
+
+def _acquired(lock: BaseFileLock) -> bool:
+    """Take the lock if nobody holds it. A disk without flock is refused: what filelock may take in its place is a mark
+    that a killed process leaves behind."""
+    why: Exception | None = None
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        pass
+    except NotImplementedError as error:
+        why = error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        why = error
+    if why is not None or not isinstance(lock, FileLock):
+        lock.release(force=True)
+        raise ValueError(
+            f"the disk of {lock.lock_file} has no file locks ({why or 'flock is not implemented'}), so two processes "
+            "could train one run at the same time; keep runs on a disk that has them (--runs FOLDER), or mount this "
+            "one with them (Lustre: -o flock; NFS: without nolock)"
+        ) from why
+    return lock.is_locked
