@@ -55,6 +55,24 @@ def processes_or_gpus(text: str) -> int | str:
     return text if text == "gpus" else int(text)
 
 
+def jobs_or_auto(text: str) -> int | None:
+    """A number of workers; None for as many as cores or GPUs."""
+    if text != "auto" and not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a positive number of workers, or `auto`")
+    return None if text == "auto" else int(text)
+
+
+def positive_hours(text: str) -> float:
+    """A time in hours."""
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a positive number of hours, for instance 0.5")
+    return hours
+
+
 def seed_or_all(text: str) -> int | str:
     """A seed, or the word that means every seed of the profile."""
     if text != "all" and not text.isdecimal():
@@ -62,24 +80,35 @@ def seed_or_all(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-def tune_command(options: argparse.Namespace) -> None:
-    """Run the profile's grid of learning rates for an arm on held-out training images; the best is printed last."""
-    from .evidence import tuning
-    from .run import run
-    from .training.checkpoint import write_json
+def sweep_command(options: argparse.Namespace) -> None:
+    """Many runs at once, each in a process of its own: every arm under every seed, or the grid of learning rates.
 
-    section = experiment_section(options.experiment, options.profile)
-    for arm in section["arms"] if options.arm == "all" else [options.arm]:
-        rates: dict[float, list[float]] = {}
-        for recipe in tuning.grid(options.experiment, options.profile, arm):
-            row = run(recipe, options.runs)
-            if options.rows:
-                write_json(options.rows / f"{row['fingerprint']}.json", row)
-            rates.setdefault(recipe.learning_rate, []).append(row["metrics"].get(row["headline"], 0.0))
-        means = {rate: sum(values) / len(values) for rate, values in rates.items()}
-        for rate, mean in means.items():
-            print(f"{arm}: learning_rate {rate:g}: {mean:.2f} on held-out images")
-        print(max(means, key=means.__getitem__))
+    What is finished is skipped, what is not goes on; the exit status is 1 if a run failed, 75 if --hours left some.
+    """
+    from .recipe import expansion
+
+    arms = None if options.arm in (None, ["all"]) else options.arm
+    seeds = None if options.seed in (None, ["all"]) else options.seed
+    settings = parse_settings(options.set)
+    if options.tuning:
+        requested = expansion.tuning(options.experiment, options.profile, arms, settings)
+    else:
+        requested = expansion.arms_and_seeds(options.experiment, options.profile, arms, seeds, settings)
+    from .run.launch import processes_asked
+    from .run.plan import plan
+    from .run.sweep import sweep
+
+    jobs, processes = plan(requested, options.runs, options.rows), processes_asked(options.processes)
+    result = sweep(
+        jobs, options.profile, workers=options.jobs, processes=processes, hours=options.hours, runs=options.runs
+    )
+    print(result.summary(), flush=True)
+    if options.tuning:
+        from .evidence import tuning
+
+        print("\n".join(tuning.summary(jobs, result.rows)))
+    if result.status:
+        sys.exit(result.status)
 
 
 def _device():
@@ -228,12 +257,26 @@ def parser() -> argparse.ArgumentParser:
     run_parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
     run_parser.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
     run_parser.add_argument("--rows", type=Path, help="also write each row here, as SEED.json or ARM/SEED.json")
-    grid = command("tune", tune_command)
+    many = command("sweep", sweep_command)
+    many.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join((*EXPERIMENTS, "all")))
+    many.add_argument("--tuning", action="store_true", help="the profile's grid of learning rates, on held-out images")
+    many.add_argument("--seed", action="append", type=seed_or_all, help="a seed, may be repeated; all of the profile's")
+    many.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipes")
+    grid = command("tune", sweep_command)
     grid.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(EXPERIMENTS))
-    grid.add_argument("--profile", default="small", help=" | ".join(PROFILES))
-    grid.add_argument("--arm", required=True, help="an arm of the profile's params.yaml, or `all` of them")
-    grid.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
-    grid.add_argument("--rows", type=Path, help="also write each row to this folder")
+    grid.set_defaults(tuning=True, seed=None, set=[])
+    for subparser, profile in ((many, "sample"), (grid, "small")):
+        subparser.add_argument("--profile", default=profile, help=" | ".join(PROFILES))
+        subparser.add_argument("--arm", action="append", help="an arm of params.yaml, may be repeated; all of them")
+        subparser.add_argument(
+            "--jobs", type=jobs_or_auto, metavar="N", help="so many runs at once; `auto`: one a core, or one a GPU"
+        )
+        subparser.add_argument(
+            "--processes", type=processes_or_gpus, default=1, help="of each run: a number, or `gpus`"
+        )
+        subparser.add_argument("--hours", type=positive_hours, help="start nothing that would not end by then, and end")
+        subparser.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
+        subparser.add_argument("--rows", type=Path, help="also write each row here, as ARM/SEED.json")
     judge = command("evaluate", evaluate_command)
     judge.add_argument("checkpoint", type=Path)
     judge.add_argument("--data", help="another folder of the same kind")

@@ -271,7 +271,7 @@ def test_a_disk_without_locks_is_refused(tmp_path, monkeypatch, code):
     for folder in (tmp_path, tmp_path / "new"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # filelock's own, of what it would do instead
-            with pytest.raises(ValueError, match="has no file locks .* keep runs on a disk that has them"):
+            with pytest.raises(ValueError, match=r"has no file locks .* keep runs on a disk that has them"):
                 with checkpoint.locked(folder):
                     pass
     with warnings.catch_warnings():

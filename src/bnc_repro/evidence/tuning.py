@@ -6,30 +6,15 @@ others, and published in results/<profile>/tuning/.
 """
 
 import json
+from pathlib import Path
 
 import pandas as pd
 
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
-from ..recipe.profiles import experiment_section, parameters_file, recipe_of, tuned
-from ..recipe.schema import Recipe
-
-
-def grid(experiment: str, profile: str, arm: str) -> list[Recipe]:
-    """The recipes of an arm's tuning: every rate under every seed. Raises ValueError where the profile has no grid."""
-    section, recipe_of_arm = tuned(experiment, profile), recipe_of(experiment, profile, arm)
-    if not section:
-        raise ValueError(f"{parameters_file(profile)} has no section tuning.{experiment}; write its grid there")
-    if recipe_of_arm.optimizer not in section["learning_rates"]:
-        raise ValueError(
-            f"tuning.{experiment}.learning_rates has no grid for {recipe_of_arm.optimizer}, the optimizer of {arm}"
-        )
-    held_out = {"validation": section["validation"]}
-    return [
-        recipe_of(experiment, profile, arm, seed=seed, learning_rate=rate, data=held_out)
-        for rate in section["learning_rates"][recipe_of_arm.optimizer]
-        for seed in section["seeds"]
-    ]
+from ..recipe.expansion import grid
+from ..recipe.profiles import experiment_section, tuned
+from ..run.plan import Job
 
 
 def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:
@@ -52,6 +37,24 @@ def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(lines, columns=["arm", "seed", "learning rate", "held-out"])
+
+
+def summary(jobs: list[Job], rows: dict[Path, dict]) -> list[str]:
+    """What a sweep over grids has found, a line for each arm and rate, and after an arm's lines its best rate: the
+    smaller of equals; a diverged run is a 0. Rates without a row are left out."""
+    values: dict[str, dict[float, list[float]]] = {}
+    for job in jobs:
+        if job.folder in rows:
+            row = rows[job.folder]
+            for arm in job.arms:
+                rates = values.setdefault(arm, {})
+                rates.setdefault(job.recipe.learning_rate, []).append(row["metrics"].get(row["headline"], 0.0))
+    lines = []
+    for arm, rates in values.items():
+        means = {rate: sum(rates[rate]) / len(rates[rate]) for rate in sorted(rates)}
+        lines += [f"{arm}: learning_rate {rate:g}: {mean:.2f} on held-out images" for rate, mean in means.items()]
+        lines.append(f"{max(means, key=means.__getitem__)}")
+    return lines
 
 
 def table(experiment: str, profile: str) -> pd.DataFrame:

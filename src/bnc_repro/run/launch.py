@@ -1,7 +1,10 @@
 """Several processes for one command: how many, and their start by torchrun."""
 
+import json
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 
 def processes_asked(processes: int | str) -> int:
@@ -17,8 +20,28 @@ def processes_asked(processes: int | str) -> int:
 
 def launch(processes: int) -> None:
     """Become torchrun with this very command. A process that dies is started again, and resumes."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    words = ["--max-restarts=3", "-m", "bnc_repro", *sys.argv[1:]]
+    words, environment = torchrun(processes, sys.argv[1:])
+    os.execve(sys.executable, [sys.executable, *words], environment)
+
+
+def torchrun(processes: int, words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """What to say to Python so that torchrun starts `python -m bnc_repro WORDS` in so many processes, and in which
+    environment."""
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=3"]
     # Without this the processes of a second start may find the addresses of the first one's.
     own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    os.execve(sys.executable, [*torchrun, *words], {**os.environ, **own_store})
+    return [*start, "-m", "bnc_repro", *words], {**os.environ, **own_store}
+
+
+def run_words(recipe: dict, runs: Path | None = None) -> list[str]:
+    """The words of the command line that ask for exactly this recipe, `as_dict`."""
+
+    def settings(values: dict, prefix: str = "") -> Iterator[str]:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from settings(value, f"{prefix}{key}.")
+            elif prefix or key not in ("experiment", "profile"):
+                yield from ("--set", f"{prefix}{key}={json.dumps(value)}")
+
+    folder = ["--runs", str(runs)] if runs else []
+    return ["run", recipe["experiment"], "--profile", recipe["profile"], *settings(recipe), *folder]

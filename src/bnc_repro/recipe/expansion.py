@@ -1,0 +1,75 @@
+"""Many recipes from few words: an experiment's arms under its seeds, and the grid of its learning rates."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..names import known
+from .build import merged
+from .profiles import experiment_section, experiments, parameters_file, recipe_of, tuned
+from .schema import Recipe
+
+
+@dataclass(frozen=True)
+class Requested:
+    """A recipe that a sweep is asked for, the arm of params.yaml that it belongs to, and where a copy of its row goes
+    within a folder of copies ("": under the run's fingerprint)."""
+
+    recipe: Recipe
+    arm: str
+    copy: str = ""
+
+
+def arms_and_seeds(
+    experiment: str,
+    profile: str,
+    arms: list[str] | None = None,
+    seeds: list[int] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> list[Requested]:
+    """Each arm of an experiment, or of every experiment of the profile (`all`), under each seed: those of params.yaml
+    where `arms` or `seeds` are not said. `settings` change every recipe; a seed among them stands for `seeds`.
+
+    Raises ValueError naming an unknown experiment, arm or recipe key.
+    """
+    settings = settings or {}
+    requested = []
+    for name in experiments(profile) if experiment == "all" else [experiment]:
+        section = experiment_section(name, profile)
+        folder = f"{name}/" if experiment == "all" else ""
+        for seed in seeds or ([settings["seed"]] if "seed" in settings else section["seeds"]):
+            for arm in arms or section["arms"]:
+                recipe = recipe_of(name, profile, arm, **settings | {"seed": seed})
+                requested.append(Requested(recipe, arm, f"{folder}{arm}/{seed}.json"))
+    return requested
+
+
+def tuning(
+    experiment: str, profile: str, arms: list[str] | None = None, settings: dict[str, Any] | None = None
+) -> list[Requested]:
+    """The grid of each arm of an experiment, or of every experiment that has a grid (`all`); see `grid`."""
+    names = [name for name in experiments(profile) if tuned(name, profile)] if experiment == "all" else [experiment]
+    if not names:
+        raise ValueError(f"{parameters_file(profile)} has no section tuning; write a grid there")
+    requested = []
+    for name in names:
+        for arm in arms or experiment_section(name, profile)["arms"]:
+            requested += [Requested(recipe, arm) for recipe in grid(name, profile, arm, settings)]
+    return requested
+
+
+def grid(experiment: str, profile: str, arm: str, settings: dict[str, Any] | None = None) -> list[Recipe]:
+    """The recipes of an arm's tuning: every rate under every seed. Raises ValueError where the profile has no grid."""
+    known("arm", arm, experiment_section(experiment, profile)["arms"])
+    section, recipe_of_arm = tuned(experiment, profile), recipe_of(experiment, profile, arm)
+    if not section:
+        raise ValueError(f"{parameters_file(profile)} has no section tuning.{experiment}; write its grid there")
+    if recipe_of_arm.optimizer not in section["learning_rates"]:
+        raise ValueError(
+            f"tuning.{experiment}.learning_rates has no grid for {recipe_of_arm.optimizer}, the optimizer of {arm}"
+        )
+    held_out = {"data": {"validation": section["validation"]}}
+    return [
+        recipe_of(experiment, profile, arm, **merged(settings or {}, held_out, {"seed": seed, "learning_rate": rate}))
+        for rate in section["learning_rates"][recipe_of_arm.optimizer]
+        for seed in section["seeds"]
+    ]

@@ -1,0 +1,126 @@
+"""The runs behind a sweep: each once, what it needs first, and how long it may take.
+
+Two arms, or an arm and another's teacher, may be one run: runs are told apart by their folders.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..recipe.build import as_dict, float_twin, with_float_weights
+from ..recipe.clone import project_root
+from ..recipe.expansion import Requested
+from ..recipe.schema import Recipe
+from . import ledger
+from .execute import published_row, title
+from .identity import data_fingerprint, folder_of
+
+
+@dataclass
+class Job:
+    """A run: its recipe, its folder and name, the runs it needs first, the files that its row is copied to."""
+
+    recipe: Recipe
+    folder: Path
+    name: str
+    needs: list["Job"]
+    arms: list[str] = field(default_factory=list)  # that are asked for; none: others need it
+    copies: list[Path] = field(default_factory=list)
+    is_needed: bool = False  # by another run, which starts from its checkpoint or learns from it
+
+    @property
+    def reuse_published(self) -> bool:
+        """Whether a published row will do: it comes without a checkpoint."""
+        return not self.is_needed
+
+    def row(self) -> dict | None:
+        """The row of this run if it is finished, or published and the environment asks for published rows."""
+        path = self.folder / "row.json"
+        if path.is_file():
+            return json.loads(path.read_text())
+        return published_row(self.recipe) if self.reuse_published else None
+
+
+def prerequisites(recipe: Recipe) -> list[Recipe]:
+    """The runs whose checkpoints a run starts from or learns from, those that are made by it if they are not there."""
+    needed = [float_twin(recipe)] if recipe.teacher == "twin" else []
+    return needed + ([with_float_weights(recipe)] if recipe.init_from == "float_weights" else [])
+
+
+def plan(requested: list[Requested], runs: Path | None = None, copies: Path | None = None) -> list[Job]:
+    """The runs that are asked for and those that they need, each once, none before what it needs; `copies` is the
+    folder that copies of their rows go to.
+
+    Raises ValueError for data that is not there.
+    """
+    jobs: dict[Path, Job] = {}
+    data: dict[Path, str] = {}  # looked at once for all runs
+
+    def add(recipe: Recipe, name: str) -> Job:
+        root = recipe.data.folder
+        if root not in data and recipe.data.root and root.is_dir():
+            data[root] = data_fingerprint(root)
+        folder = folder_of(recipe, runs, data.get(root))
+        if folder not in jobs:
+            needs = [add(needed, f"{title(needed)} for {name}") for needed in prerequisites(recipe)]
+            for job in needs:
+                job.is_needed = True
+            jobs[folder] = Job(recipe, folder, name, needs)
+        return jobs[folder]
+
+    for request in requested:
+        job = add(request.recipe, name_of(request))
+        job.name = name_of(request)
+        job.arms.append(request.arm)
+        if copies:
+            job.copies.append(copies / (request.copy or f"{job.folder.name}.json"))
+    return list(jobs.values())
+
+
+def name_of(request: Requested) -> str:
+    """What a person calls a run: experiment, arm and seed, and the learning rate where images are held out for it."""
+    recipe = request.recipe
+    rate = f", learning rate {recipe.learning_rate:g}" if recipe.data.validation else ""
+    return f"{recipe.experiment} {request.arm}, seed {recipe.seed}{rate}"
+
+
+class Pace:
+    """Seconds and memory that runs take: from finished runs, else from published rows, which may be of another machine;
+    of the same recipe under any seed, else of the same experiment."""
+
+    def __init__(self, profile: str, runs: Path | None = None) -> None:
+        self._of_recipe: dict[str, list[float]] = {}
+        self._of_experiment: dict[str, list[float]] = {}
+        self._memory: dict[str, int] = {}
+        folder = (runs or project_root() / "runs") / profile
+        for path in sorted(folder.glob("*/*/row.json")):
+            self.add(json.loads(path.read_text()))
+        results = project_root() / "results" / profile
+        for name in sorted(path.name for path in results.glob("*") if path.is_dir()):
+            if name not in self._of_experiment:
+                for row in ledger.rows(profile, name):
+                    self.add(row)
+
+    def add(self, row: dict, seconds: float | None = None) -> None:
+        """Take note of a finished run, `seconds` of the clock where it was watched."""
+        experiment, seconds = row["experiment"], row["seconds"] if seconds is None else seconds
+        self._of_recipe.setdefault(_without_seed(row["recipe"]), []).append(seconds)
+        self._of_experiment.setdefault(experiment, []).append(seconds)
+        self._memory[experiment] = max(self._memory.get(experiment, 0), row["peak_memory_mib"] or 0)
+
+    def seconds(self, job: Job) -> float | None:
+        """The longest of the known runs that are most like this one; None where none is known."""
+        known = self._of_recipe.get(_without_seed(as_dict(job.recipe)))
+        known = known or self._of_experiment.get(job.recipe.experiment)
+        return max(known) if known else None
+
+    def memory_mib(self, job: Job) -> int | None:
+        """The most memory that a run of the same experiment held, in MiB; None where none is known."""
+        return self._memory.get(job.recipe.experiment)
+
+
+def _without_seed(recipe: dict) -> str:
+    """What the runs of a recipe have in common under all seeds, wherever the data lies."""
+    data = {key: value for key, value in recipe["data"].items() if key not in ("root", "workers")}
+    kept = {key: value for key, value in recipe.items() if key != "seed"}
+    return json.dumps(kept | {"data": data}, sort_keys=True)
