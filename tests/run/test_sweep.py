@@ -17,7 +17,9 @@ from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, parse_setti
 from bnc_repro.recipe.expansion import Requested, arms_and_seeds, tuning
 from bnc_repro.recipe.profiles import experiment_section, recipe_of
 from bnc_repro.run import machine
+from bnc_repro.run.cluster import sweep_by_slurm
 from bnc_repro.run.launch import run_words
+from bnc_repro.run.node import RunOnNode
 from bnc_repro.run.pinned import environment
 from bnc_repro.run.plan import Pace, plan
 from bnc_repro.run.sweep import LEFT_STATUS, sweep
@@ -316,3 +318,40 @@ def test_a_mistake_is_one_sentence(words, sentence, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ending:
         main()
     assert sentence in f"{ending.value.code}{capsys.readouterr().err}"
+
+
+def test_a_cluster_trains_the_same_runs(requested, tmp_path):
+    """submitit's local executor stands for a cluster: what is needed first, the same rows, failures by their sentence,
+    nothing twice; a job that is submitted again resumes."""
+    requests = requested(1, epochs=2, init_from="float_weights")
+    (tmp_path / "bad.pt").write_bytes(b"nothing")
+    requests += [Requested(request.recipe, "unfit") for request in requested(1, init_from=str(tmp_path / "bad.pt"))]
+    runs = tmp_path / "many"
+    result = sweep_by_slurm(plan(requests, runs), "sample", {"time": 5}, runs=runs, cluster="local")
+    assert (result.status, result.trained) == (1, 2)
+    assert "cannot be read as a checkpoint" in result.failed["imagenet_resnet unfit, seed 0"]
+    alone = tmp_path / "alone"
+    sweep(plan(requests[:1], alone), "sample", workers=1, runs=alone)
+    assert rows_of(runs) == rows_of(alone)
+    again = sweep_by_slurm(plan(requests[:1], runs), "sample", {}, runs=runs, cluster="local")
+    assert (again.status, again.trained) == (0, 0)
+
+
+def test_a_job_is_queued_again_as_the_same_run():
+    """What submitit asks for before a time limit ends the run's process and is the same call."""
+    task = RunOnNode(["list", "experiments"], {"BNC_DATA": "x", "GONE": None}, str(ROOT))
+    assert task() == ""
+    again = task.checkpoint().function
+    assert (again.words, again.environment, again.place) == (task.words, task.environment, task.place)
+    assert "unknown" in RunOnNode(["run", "nothing"], {}, str(ROOT))()
+
+
+def test_an_engine_that_is_not_there_is_named(requested, tmp_path, monkeypatch):
+    """With what to install, or where to say it."""
+    jobs = plan(requested(1), tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="finds no sbatch on this machine"):
+        sweep_by_slurm(jobs, "sample", {}, runs=tmp_path)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ValueError, match="needs submitit, which is not installed: pip install"):
+        sweep_by_slurm(jobs, "sample", {}, runs=tmp_path)

@@ -75,13 +75,13 @@ def sweep(
         for job in jobs[:1]:
             pick_device(job.recipe)
     with set_for_workers(variables):
-        return _Sweep(jobs, Pace(profile, runs), runs, processes).run(places, hours)
+        return Sweep(jobs, Pace(profile, runs), runs, processes).run(places, hours)
 
 
-class _Sweep:
+class Sweep:
     """The runs of `jobs` on this machine, each in so many processes."""
 
-    def __init__(self, jobs: list[Job], pace: Pace, runs: Path | None, processes: int) -> None:
+    def __init__(self, jobs: list[Job], pace: Pace, runs: Path | None, processes: int = 1) -> None:
         self._pace, self._runs, self._processes = pace, runs, processes
         self._result = Result()
         self._stopped = threading.Event()
