@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "bnc_repro"
 
 # Imported where they are used: training must not need them. Tables and figures may.
-EXTRAS = set("dvc matplotlib nbclient nbconvert nbformat pandas papermill pycocotools seaborn".split())
+EXTRAS = set("dvc matplotlib nbclient nbconvert nbformat pandas papermill pycocotools seaborn submitit".split())
 MAY_IMPORT_EXTRAS = ("evidence.", "pages.")  # tables, figures and notebooks
 LONGEST_MODULE = 350  # lines
 LONGEST_NOTEBOOK_FUNCTION = 10  # lines

@@ -97,14 +97,21 @@ def sweep_command(options: argparse.Namespace) -> None:
         requested = expansion.tuning(options.experiment, options.profile, arms, settings)
     else:
         requested = expansion.arms_and_seeds(options.experiment, options.profile, arms, seeds, settings)
-    from .run.launch import processes_asked
     from .run.plan import plan
-    from .run.sweep import sweep
 
-    jobs, processes = plan(requested, options.runs, options.rows), processes_asked(options.processes)
-    result = sweep(
-        jobs, options.profile, workers=options.jobs, processes=processes, hours=options.hours, runs=options.runs
-    )
+    jobs = plan(requested, options.runs, options.rows)
+    places = {"workers": options.jobs, "runs": options.runs}
+    if options.engine == "slurm":
+        from .run.cluster import sweep_by_slurm
+
+        sbatch = parse_settings(options.slurm)
+        result = sweep_by_slurm(jobs, options.profile, sbatch, processes=options.processes, **places)
+    else:
+        from .run.launch import processes_asked
+        from .run.sweep import sweep
+
+        processes = processes_asked(options.processes)
+        result = sweep(jobs, options.profile, processes=processes, hours=options.hours, **places)
     print(result.summary(), flush=True)
     if options.tuning:
         from .evidence import tuning
@@ -327,6 +334,10 @@ def parser() -> argparse.ArgumentParser:
             "--processes", type=processes_or_gpus, default=1, help="of each run: a number, or `gpus`"
         )
         subparser.add_argument("--hours", type=positive_hours, help="start nothing that would not end by then, and end")
+        subparser.add_argument(
+            "--engine", default="local", choices=("local", "slurm"), help="this machine, or a cluster"
+        )
+        subparser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="any option of sbatch")
         subparser.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
         subparser.add_argument("--rows", type=Path, help="also write each row here, as ARM/SEED.json")
     judge = command("evaluate", evaluate_command)

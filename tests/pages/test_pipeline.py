@@ -92,7 +92,7 @@ def test_stages_depend_on_what_they_run(file):
     trained = set(experiments(profile))
     for name, stage in stages_of(file).items():
         deps, words = stage.get("deps", []), stage["cmd"].split()[3:]
-        if words[0] in ("run", "tune"):
+        if words[0] in ("run", "sweep"):
             experiment = words[1]
             trained.discard(experiment)
             root = recipe_of(experiment, profile).data.root

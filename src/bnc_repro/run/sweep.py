@@ -5,14 +5,11 @@ keeps every folder to one process, and a row is there or not: a sweep keeps no s
 share the same runs.
 """
 
-import os
 import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,22 +17,15 @@ from ..training.checkpoint import is_locked, write_json
 from . import machine
 from .board import Board, duration
 from .device import pick_device
+from .places import Slot, handled_signals, set_for_workers, slots
 from .plan import Job, Pace
 from .worker import Worker
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 20  # for torchrun, which ends its own processes
 LEFT_STATUS = 75  # sysexits' EX_TEMPFAIL: the time was up, the same command goes on
+BUSY = "another process is on the run"
 CAUTION = 1.25  # a run may take so many times what those before it took
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass
-class Slot:
-    """What a worker may use: its environment, and what it is at."""
-
-    environment: dict[str, str]
-    text: str = ""
 
 
 @dataclass
@@ -66,22 +56,6 @@ class Result:
         return why + ". ".join(parts)
 
 
-def slots(profile: str, jobs: int | None, processes: int) -> tuple[list[Slot], dict[str, str]]:
-    """Places for `jobs` workers of so many processes each, and the environment that all start with. None: one for each
-    physical core, or for each GPU. Raises ValueError where there are fewer GPUs than processes."""
-    gpus = machine.gpus()
-    if not gpus:
-        count = jobs or max(1, machine.cores() // processes)
-        return [Slot({}) for _ in range(count)], {"OMP_NUM_THREADS": "1"}
-    if processes > len(gpus):
-        raise ValueError(f"--processes {processes} needs as many GPUs, and this machine has {len(gpus)}; take fewer")
-    groups = [gpus[first : first + processes] for first in range(0, len(gpus) - processes + 1, processes)]
-    count = jobs or len(groups)
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, machine.cores() // (count * processes)))
-    visible = [{"CUDA_VISIBLE_DEVICES": ",".join(groups[index % len(groups)])} for index in range(count)]
-    return [Slot(environment) for environment in visible], {"OMP_NUM_THREADS": threads}
-
-
 def sweep(
     jobs: list[Job],
     profile: str,
@@ -96,18 +70,18 @@ def sweep(
 
     Raises ValueError for a device that the profile cannot do without.
     """
-    places, environment = slots(profile, workers, processes)
+    places, variables = slots(profile, workers, processes)
     if not machine.gpus():
         for job in jobs[:1]:
             pick_device(job.recipe)
-    with _environment(environment):
-        return _Sweep(jobs, Pace(profile, runs), runs, processes).run(places, hours)
+    with set_for_workers(variables):
+        return Sweep(jobs, Pace(profile, runs), runs, processes).run(places, hours)
 
 
-class _Sweep:
+class Sweep:
     """The runs of `jobs` on this machine, each in so many processes."""
 
-    def __init__(self, jobs: list[Job], pace: Pace, runs: Path | None, processes: int) -> None:
+    def __init__(self, jobs: list[Job], pace: Pace, runs: Path | None, processes: int = 1) -> None:
         self._pace, self._runs, self._processes = pace, runs, processes
         self._result = Result()
         self._stopped = threading.Event()
@@ -115,6 +89,7 @@ class _Sweep:
         self._pending: list[Job] = []
         self._running: dict[Future, Job] = {}
         self._started: dict[Path, float] = {}
+        self._trained: set[Path] = set()  # runs that a worker of this sweep was on
         self._deadline = float("inf")
         self._jobs = self._unfinished(jobs)
         self._board = Board(0, 0)
@@ -131,7 +106,7 @@ class _Sweep:
             free.put(slot)
         self._board = Board(len(self._pending), len(places))
         warned, waiting = self._warned_of_memory(places), False
-        with _handled(self._stop), ThreadPoolExecutor(len(places)) as pool:
+        with handled_signals(self._stop), ThreadPoolExecutor(len(places)) as pool:
             while (self._pending or self._running) and not self._stopped.is_set():
                 while len(self._running) < len(places) and (job := self._next()):
                     self._started[job.folder] = time.monotonic()
@@ -227,8 +202,9 @@ class _Sweep:
                 self._board.line(f"{job.name}: {text}", warning=True)
             elif kind == "progress":
                 slot.text = f"{job.name}: {text}"
+                self._trained.add(job.folder)
             else:
-                outcome = text
+                outcome = BUSY if kind == "busy" else text
         self._workers.discard(worker)
         if outcome is not None:
             return True, outcome
@@ -236,13 +212,16 @@ class _Sweep:
 
     def _note(self, job: Job, reason: str, workers: int) -> None:
         """What has become of a run that a worker took."""
+        if reason == BUSY:
+            self._pending.append(job)
+            return
         row = None if reason else job.row()
         if row is None:
             self._fail(job, reason or f"there is no row in {job.folder}")
             return
         seconds = time.monotonic() - self._started[job.folder]
         self._pace.add(row, max(seconds, row["seconds"]))  # it may have gone on from a checkpoint
-        self._result.trained += 1
+        self._result.trained += job.folder in self._trained
         value = row["metrics"].get(row["headline"])
         measure = row["message"] if value is None else f"{row['headline']} {value:.4g}"
         self._board.finished(f"{job.name}: {measure} ({duration(seconds)})", self._seconds_left(workers))
@@ -290,38 +269,6 @@ class _Sweep:
             if row is None:
                 self._result.left.append(job.name)
             else:
-                self._result.trained += 1
+                self._result.trained += job.folder in self._trained
                 self._keep(job, row)
         self._result.left += [job.name for job in self._pending]
-
-
-@contextmanager
-def _handled(stop) -> Iterator[None]:
-    """Let signals that ask to end call `stop` with their number; those that are ignored (nohup) stay so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: stop(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """What the fork server, which imports torch, starts with."""
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from ..recipe.build import as_dict, make_recipe
+from ..training.checkpoint import is_locked
 from ..training.progress import log
 from .execute import run
 from .launch import run_words, torchrun
@@ -47,7 +48,7 @@ class Worker:
 
     def messages(self) -> Iterator[tuple[str, str]]:
         """What the run says until its process ends: pairs of a kind (`progress`, `warning`, `refused`, `failed`,
-        `finished`) and a text."""
+        `busy`, `finished`) and a text."""
         while True:
             ready = wait([self._connection, self._process.sentinel])
             try:
@@ -83,7 +84,7 @@ class Worker:
 
 
 class _Messages(logging.Handler):
-    """Lines of progress and warnings, to the sweep."""
+    """Lines of progress and warnings, to the log and to the sweep."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
@@ -91,6 +92,7 @@ class _Messages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "warning" if record.levelno >= logging.WARNING else "progress"
+        print(record.getMessage(), flush=True)
         self._connection.send((kind, record.getMessage()))
 
 
@@ -112,6 +114,9 @@ def _work(
     os.environ.update(environment)
     os.chdir(place)
     try:
+        if is_locked(folder):  # since this process was asked for
+            connection.send(("busy", ""))
+            return
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(descriptor, 1)
