@@ -171,9 +171,14 @@ def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[floa
     and the ties of these images: for each binary layer how many of its inputs are within rounding of 0, if any.
 
     A sign within rounding of 0 may fall to either side, in torch's float32 as here; what follows differs then by far
-    more than rounding. Exact zeros are no ties.
+    more than rounding. Exact zeros are no ties. Weights keep the signs of float32: centring in float64 turns those
+    within rounding of their mean.
     """
-    exact = copy.deepcopy(network).double()
+    exact = copy.deepcopy(network)
+    for layer in exact.modules():
+        if isinstance(layer, (BinaryConv2d, BinaryLinear)):
+            layer.binary_weight = lambda weight=layer.binary_weight().detach().double(): weight
+    exact.double()
     ties: dict[str, int] = {}
 
     def look(name: str, _: nn.Module, inputs: tuple) -> None:
