@@ -166,6 +166,12 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int]) -
     packed.report.difference, packed.report.ties = compare(network, packed, images)
 
 
+def _hold_weight(layer: BinaryConv2d | BinaryLinear) -> None:
+    """From now on the layer's binary weight is today's, in float64."""
+    weight = layer.binary_weight().detach().double()
+    layer.binary_weight = lambda: weight
+
+
 def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[float, dict[str, int]]:
     """The largest difference of the packed outputs to those of `network` in float64, as a share of the largest output;
     and the ties of these images: for each binary layer how many of its inputs are within rounding of 0, if any.
@@ -177,7 +183,7 @@ def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[floa
     exact = copy.deepcopy(network)
     for layer in exact.modules():
         if isinstance(layer, (BinaryConv2d, BinaryLinear)):
-            layer.binary_weight = lambda weight=layer.binary_weight().detach().double(): weight
+            _hold_weight(layer)
     exact.double()
     ties: dict[str, int] = {}
 
