@@ -166,14 +166,25 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int]) -
     packed.report.difference, packed.report.ties = compare(network, packed, images)
 
 
+def _hold_weight(layer: BinaryConv2d | BinaryLinear) -> None:
+    """From now on the layer's binary weight is today's, in float64."""
+    weight = layer.binary_weight().detach().double()
+    layer.binary_weight = lambda: weight
+
+
 def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[float, dict[str, int]]:
     """The largest difference of the packed outputs to those of `network` in float64, as a share of the largest output;
     and the ties of these images: for each binary layer how many of its inputs are within rounding of 0, if any.
 
     A sign within rounding of 0 may fall to either side, in torch's float32 as here; what follows differs then by far
-    more than rounding. Exact zeros are no ties.
+    more than rounding. Exact zeros are no ties. Weights keep the signs of float32: centring in float64 turns those
+    within rounding of their mean.
     """
-    exact = copy.deepcopy(network).double()
+    exact = copy.deepcopy(network)
+    for layer in exact.modules():
+        if isinstance(layer, (BinaryConv2d, BinaryLinear)):
+            _hold_weight(layer)
+    exact.double()
     ties: dict[str, int] = {}
 
     def look(name: str, _: nn.Module, inputs: tuple) -> None:
