@@ -55,7 +55,7 @@ def start(*arguments, **changes):
     return subprocess.Popen(words_of(*arguments, **changes), cwd=ROOT, **pipes)
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=300):
     """Wait until something is there."""
     end = time.monotonic() + seconds
     while not condition():
@@ -148,6 +148,7 @@ def test_the_words_of_a_run_are_its_recipe(recipe):
         assert make_recipe(**values) == each
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_tried_once_more_and_then_named(requested, tmp_path, capfd):
     """The first kill costs nothing, not a digit; a run that is killed twice is named, and the others go on."""
     undisturbed = sweep(plan(requested(2, epochs=15), tmp_path / "a"), "sample", workers=2, runs=tmp_path / "a")
@@ -212,10 +213,11 @@ def test_a_full_disk_and_a_wrong_recipe_stop_nobody_else(requested, recipe, tmp_
     assert "tried once more" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_sweeps_share_the_work(data, tmp_path):
     """Both end well with all rows, and no run is trained twice."""
     sweeps = [start(data, tmp_path, 4, epochs=6) for _ in range(2)]
-    endings = [process.communicate(timeout=120) for process in sweeps]
+    endings = [process.communicate(timeout=600) for process in sweeps]
     assert [process.returncode for process in sweeps] == [0, 0], endings
     lines = [out.splitlines()[-1] for out, _ in endings]
     assert all(line.startswith("4 runs finished, ") for line in lines)
@@ -224,6 +226,7 @@ def test_two_sweeps_share_the_work(data, tmp_path):
     assert [log.count("epoch 1/6") for log in logs] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_ends_all_workers_and_loses_nothing(data, tmp_path, number):
     """No worker outlives its sweep; the last line says how to go on; the same command ends with the same rows."""
@@ -232,8 +235,8 @@ def test_a_signal_ends_all_workers_and_loses_nothing(data, tmp_path, number):
         workers = holders(tmp_path)
         assert len(workers) == 2
         process.send_signal(number)
-        out, errors = process.communicate(timeout=60)
-    until(lambda: not any(map(is_alive, workers)), 10)
+        out, errors = process.communicate(timeout=600)
+    until(lambda: not any(map(is_alive, workers)))
     assert not rows_of(tmp_path)
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), errors
     if number != signal.SIGKILL:
@@ -242,7 +245,7 @@ def test_a_signal_ends_all_workers_and_loses_nothing(data, tmp_path, number):
         assert "Traceback" not in errors
     if number == signal.SIGINT:
         with start(data, tmp_path, 2, epochs=40) as process:
-            process.communicate(timeout=120)
+            process.communicate(timeout=600)
         logs = [path.read_text() for path in tmp_path.rglob("log.txt")]
         assert [log.count("epoch 1/40") for log in logs] == [1, 1]
         assert len(rows_of(tmp_path)) == 2
@@ -320,6 +323,7 @@ def test_a_mistake_is_one_sentence(words, sentence, monkeypatch, capsys):
     assert sentence in f"{ending.value.code}{capsys.readouterr().err}"
 
 
+@pytest.mark.slow
 def test_a_cluster_trains_the_same_runs(requested, tmp_path):
     """submitit's local executor stands for a cluster: what is needed first, the same rows, failures by their sentence,
     nothing twice; a job that is submitted again resumes."""
