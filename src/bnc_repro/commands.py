@@ -1,0 +1,260 @@
+"""The commands of `python -m bnc_repro`: each takes parsed options, calls one function, and prints what it returns."""
+
+import argparse
+import functools
+import json
+import sys
+from pathlib import Path
+
+from .recipe.build import parse_settings
+from .recipe.clone import project_root
+from .recipe.profiles import experiment_section, recipe_of
+from .recipe.schema import EXPERIMENTS
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """One run, or one for each of the profile's arms and seeds; the path of the last row is the last line printed."""
+    from .run import folder_of, run
+    from .run.launch import launch, processes_asked
+    from .training import distributed
+    from .training.checkpoint import write_json
+    from .training.loop import check_shares
+
+    settings = parse_settings(options.set)
+    section = experiment_section(options.experiment, options.profile)
+    arms = section["arms"] if options.arm == "all" else [options.arm]
+    seeds = section["seeds"] if options.seed == "all" else [options.seed]
+    recipes = {}
+    for arm in arms:
+        for seed in seeds:
+            changes = settings if seed is None else settings | {"seed": seed}
+            recipes[arm, seed] = recipe_of(options.experiment, options.profile, arm, **changes)
+    processes = processes_asked(options.processes)
+    if processes > 1:
+        for recipe in recipes.values():  # what is wrong here would be wrong in each process, and in each restart
+            check_shares(recipe, processes)
+            folder_of(recipe)
+        launch(processes)
+    for (arm, _), recipe in recipes.items():
+        row = run(recipe, options.runs)
+        if distributed.rank():
+            continue
+        print(
+            f"{row['status']}: "
+            + ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items() if value is not None)
+        )
+        path = folder_of(recipe, options.runs) / "row.json"
+        if options.rows:
+            path = options.rows / (str(arm) if options.arm == "all" else "") / f"{recipe.seed}.json"
+            write_json(path, row)
+        print(path)
+
+
+def sweep_command(options: argparse.Namespace) -> None:
+    """Many runs at once, each in a process of its own: every arm under every seed, or the grid of learning rates.
+
+    What is finished is skipped, what is not goes on; the exit status is 1 if a run failed, 75 if --hours left some.
+    """
+    from .recipe import expansion
+
+    arms = None if options.arm in (None, ["all"]) else options.arm
+    seeds = None if options.seed in (None, ["all"]) else options.seed
+    settings = parse_settings(options.set)
+    if options.tuning:
+        requested = expansion.tuning(options.experiment, options.profile, arms, settings)
+    else:
+        requested = expansion.arms_and_seeds(options.experiment, options.profile, arms, seeds, settings)
+    from .run.plan import plan
+
+    jobs = plan(requested, options.runs, options.rows)
+    places = {"workers": options.jobs, "runs": options.runs}
+    if options.engine == "slurm":
+        from .run.cluster import sweep_by_slurm
+
+        sbatch = parse_settings(options.slurm)
+        result = sweep_by_slurm(jobs, options.profile, sbatch, processes=options.processes, **places)
+    else:
+        from .run.launch import processes_asked
+        from .run.sweep import sweep
+
+        processes = processes_asked(options.processes)
+        result = sweep(jobs, options.profile, processes=processes, hours=options.hours, **places)
+    print(result.summary(), flush=True)
+    if options.tuning:
+        from .evidence import tuning
+
+        print("\n".join(tuning.summary(jobs, result.rows)))
+    if result.status:
+        sys.exit(result.status)
+
+
+def _device():
+    """CUDA where there is one; a checkpoint of any profile may be judged on a CPU too."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    """The metrics of a checkpoint on its own data, or on --data."""
+    from .run import evaluate, load_network
+
+    device = _device()
+    if options.detections:
+        from .poses.coco_eval import save_results
+        from .run.people import PoseNetwork, evaluate_detections
+
+        model = PoseNetwork.load(options.checkpoint, device, options.own)
+        root = Path(options.data).resolve() if options.data else model.recipe.data.folder
+        measures, results = evaluate_detections(model, root, options.detections)
+        print(json.dumps(measures, indent=1) if measures else f"{root} has no annotations: nothing is judged")
+        if options.results:
+            print(save_results(results, options.results))
+        return
+    print(json.dumps(evaluate(options.checkpoint, options.data, device, options.own), indent=1))
+    if options.results:
+        from .poses.predict import write_results
+
+        network, recipe, _ = load_network(options.checkpoint, device, options.own)
+        if recipe.experiment != "coco_pose":
+            raise ValueError(f"--results is for pose checkpoints, {options.checkpoint} is of {recipe.experiment}")
+        root = Path(options.data).resolve() if options.data else recipe.data.folder
+        print(write_results(network, recipe, root, options.results, device))
+
+
+def predict_command(options: argparse.Namespace) -> None:
+    """A line of JSON per picture."""
+    if options.box or options.detections or options.draw or options.results:
+        _predict_people(options)
+        return
+    from .run import predict
+
+    for line in predict(options.checkpoint, options.pictures, _device(), options.own):
+        print(json.dumps(line))
+
+
+def _predict_people(options: argparse.Namespace) -> None:
+    """People in boxes: a line of JSON per picture, a results file, a drawing."""
+    from .poses.coco_eval import save_results
+    from .run import people
+
+    pictures, boxes = options.pictures, None
+    if options.box and (options.detections or len(pictures) > 1):
+        raise ValueError("--box names people of one picture: name one, without --detections")
+    if options.box:
+        boxes = [[(people.parse_box(box), 1.0) for box in options.box]]
+    elif options.detections:
+        boxes = people.read_boxes(options.detections, pictures)
+    model = people.PoseNetwork.load(options.checkpoint, _device(), options.own)
+    results = people.results_in(model, pictures, boxes)
+    by_picture = [[entry for entry in results if entry["image_id"] == number] for number in people.image_ids(pictures)]
+    for picture, entries in zip(pictures, by_picture, strict=True):
+        print(json.dumps(people.line_of(picture, entries, model.skeleton.names)))
+    if options.results:
+        print(save_results(results, options.results))
+    if options.draw:
+        from .evidence import drawing
+
+        drawing.predictions(pictures, by_picture, model.skeleton, options.above, boxes).savefig(options.draw, dpi=120)
+        print(options.draw)
+
+
+def draw_command(options: argparse.Namespace) -> None:
+    """People of a results file on their pictures, as a PNG."""
+    from .evidence import drawing
+
+    figure = drawing.results(options.results, options.folder, options.split, options.count, options.above)
+    figure.savefig(options.picture, dpi=120)
+    print(options.picture)
+
+
+def data_command(options: argparse.Namespace) -> None:
+    """`check` says what is wrong with a folder; `state` writes for stages what the folders of an experiment hold."""
+    if options.action == "state":
+        from .pages import stages
+
+        print(stages.write_state(options.what, options.profile, options.target))
+        return
+    from .images import manifest
+    from .images.check import check_images
+    from .poses.check import check_keypoints
+
+    folder = Path(options.what)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; name the one to check")
+    kind = options.kind or ("coco" if (folder / "annotations").is_dir() else "imagefolder")
+    notes: list[str] = []
+    readable: list[Path] = []
+    if kind == "coco":
+        findings = check_keypoints(folder, notes)
+    else:
+        findings = check_images(folder, notes, readable)
+    for sentence in [*(f"note: {note}" for note in notes), *findings]:
+        print(sentence)
+    if readable:
+        print(f"{manifest.write(folder, readable)}: {len(readable)} pictures that can be read")
+    if findings:
+        sys.exit(f"{folder}: {len(findings)} to mend (or allow for unreadable training pictures: data.max_bad_share)")
+    print(f"{folder}: nothing wrong")
+
+
+def list_command(options: argparse.Namespace) -> None:
+    """Names that recipes know, or the rows that are there."""
+    if options.what == "experiments":
+        print("\n".join(EXPERIMENTS))
+    elif options.what == "binarizers":
+        from .binarizers.registry import describe
+
+        print("\n".join(describe()))
+    elif options.what == "networks":
+        from .images.networks import CLASSIFIERS
+        from .poses.networks import POSENETS
+
+        print("\n".join([*CLASSIFIERS, *POSENETS]))
+    else:
+        for path in sorted(project_root().glob("r*s/*/*/*/row.json")):
+            row = json.loads(path.read_text())
+            value = row["metrics"].get(row["headline"])
+            print(f"{row['experiment']:16} {row['title']:40} seed {row['seed']} {row['status']:9} {value} {path}")
+
+
+def notebook_command(options: argparse.Namespace) -> None:
+    """Execute a notebook as a stage does."""
+    from .pages import notebook
+
+    print(notebook.execute(options.name, options.profile))
+
+
+def report_command(options: argparse.Namespace) -> None:
+    """Make every page of the report anew from published rows; nothing is trained."""
+    from .pages import report
+
+    pages = [report.write_page(options.page, options.profile)] if options.page else report.report(options.profile)
+    print("\n".join(map(str, pages)))
+
+
+def code_command(options: argparse.Namespace) -> None:
+    """Write the fingerprints of code that the stages of a profile depend on."""
+    from .pages import stages
+
+    folder = project_root() / "runs" / options.profile / "code"
+    print("\n".join(map(str, stages.write_code(folder, options.profile))))
+
+
+def same_digits_command(options: argparse.Namespace) -> None:
+    """Train runs of the published rows by the code that made them and by today's; where every digit is the same, join
+    the two in results/equivalent.csv."""
+    from .evidence import same_digits
+
+    say = functools.partial(print, flush=True)
+    if not same_digits.prove(options.profile or list(same_digits.PROFILES), options.seeds, say):
+        sys.exit("bnc_repro: not everything could be joined (see above); rows that differ are to be made anew")
+
+
+def publish_command(options: argparse.Namespace) -> None:
+    """Copy current rows from runs/ to results/; write the README's verdict and the notebooks' outputs anew."""
+    from .pages import publish
+    from .training.progress import show
+
+    show()
+    print("\n".join(map(str, publish.publish(options.remove))))
