@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from . import commands
 from .recipe.schema import EXPERIMENTS, PROFILES
 
 
