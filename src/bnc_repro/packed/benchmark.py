@@ -27,7 +27,7 @@ from ..layers.binary import BinaryConv2d, BinaryLinear
 PACKED, EAGER, CHANNELS_LAST = "packed", "torch float32", "torch float32, channels_last"
 ONNXRUNTIME, ONNXRUNTIME_INT8 = "onnxruntime float32", "onnxruntime int8"
 OPENVINO, OPENVINO_INT8 = "OpenVINO float32", "OpenVINO int8"
-SHORTEST_TURN_S = 0.005  # a shorter call is repeated within its turn
+SHORTEST_TURN_S = 0.02  # a shorter call is repeated within its turn: what is used, not the cold start after another
 
 
 @dataclass
