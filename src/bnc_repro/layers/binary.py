@@ -6,6 +6,7 @@ per output channel without gradient (2205.07433, released code; the scale is XNO
 `None` for both binarizers is the float layer. `weight` stays `weight`, so float checkpoints load.
 A layer holds its binarizers as modules. An instance that several layers are given is one module that all of them hold,
 as torch has it for shared weights: its parameters count once, and stand in the state of each layer.
+In evaluation a layer keeps its binary weight until what decides it changes (`kept`): no state, in no copy.
 Zero padding comes after the sign: border inputs are 0, as everywhere in this field; bit-packed inference must know.
 """
 
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from ..binarizers.base import Binarizer
 from ..binarizers.registry import get
 from ..binarizers.table import Evaluator
+from .kept import KeptWeight, sources_of
 from .latent import center, channel_scale, standardize
 
 
@@ -27,10 +29,17 @@ class _BinaryOperands(nn.Module):
     activation_binarizer: Binarizer | None
     evaluator: Evaluator | None = None  # this forward's, if `share_evaluator` made one
     last_evaluator: Evaluator | None = None  # of the forward before, whose backward may still come
+    kept_weight: KeptWeight | None = None  # of the evaluations before
 
     def __getstate__(self) -> dict:
-        """Without evaluators, which are no state: a copy, or what is pickled, makes its own."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("evaluator", "last_evaluator")}
+        """Without evaluators and a kept weight, which are no state: a copy, or what is pickled, makes its own."""
+        passing = ("evaluator", "last_evaluator", "kept_weight")
+        return {key: value for key, value in self.__dict__.items() if key not in passing}
+
+    def train(self, mode: bool = True):
+        """As torch's; drops the kept weight, whatever the mode."""
+        self.kept_weight = None
+        return super().train(mode)
 
     def _set_binarizers(self, weight_binarizer, activation_binarizer, standardize: bool) -> None:
         self.standardize = standardize
@@ -40,9 +49,21 @@ class _BinaryOperands(nn.Module):
         """alpha b_w(w_c), two values per output channel; the plain weight if it stays float."""
         if self.weight_binarizer is None:
             return self.weight
+        computes_as_here = type(self).latent_and_scale is _BinaryOperands.latent_and_scale
+        sources = sources_of(self, self.weight_binarizer, [self.standardize]) if computes_as_here else None
+        if sources is None:
+            return self._computed_weight(self.weight_binarizer)
+        value = self.kept_weight.value_for(sources) if self.kept_weight else None
+        if value is None:
+            with torch.inference_mode(False), torch.no_grad():  # a tensor of inference alone could serve no gradient
+                value = self._computed_weight(self.weight_binarizer)
+            self.kept_weight = KeptWeight(value, sources)
+        return value
+
+    def _computed_weight(self, weight_binarizer: Binarizer) -> Tensor:
         latent, scale = self.latent_and_scale()
         evaluator = self.evaluator or self._evaluator_of_the_forward()
-        return scale * (self.weight_binarizer(latent, evaluator) if evaluator else self.weight_binarizer(latent))
+        return scale * (weight_binarizer(latent, evaluator) if evaluator else weight_binarizer(latent))
 
     def _evaluator_of_the_forward(self) -> Evaluator | None:
         """The last forward's evaluator within a backward pass: activation checkpointing computes a part again there,
