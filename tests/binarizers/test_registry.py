@@ -1,5 +1,7 @@
 """Names, presets, options, and what every binarizer has in common."""
 
+import operator
+
 import pytest
 import torch
 
@@ -118,3 +120,18 @@ def test_other_precisions_keep_their_type(given, tabulated):
         y.sum().backward()
         assert leaf.grad.dtype == given
         assert torch.allclose(leaf.grad.float(), binarizer.derivative(x.float()), rtol=0.01)
+
+
+@pytest.mark.parametrize("name", BINARIZERS)
+def test_an_exported_evaluation_holds_no_backward_and_the_same_values(name):
+    """torch.export with gradients switched on: no node of ours, and the values of the binarizer itself; a binarizer in
+    training keeps its backward there."""
+    torch.manual_seed(0)
+    binarizer, x = get(name).eval(), torch.randn(4, 3, 5, 5)
+    program = torch.export.export(binarizer, (x,))
+    calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert calls
+    assert {getattr(target, "namespace", target) for target in calls} <= {"aten", operator.getitem}
+    assert torch.equal(program.module()(x), binarizer(x))
+    y = binarizer.requires_grad_(False)(x.requires_grad_())
+    assert y.grad_fn is not None, "evaluation outside of an export still passes gradients on"

@@ -62,7 +62,13 @@ class Binarizer(nn.Module):
         return sign(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _RuledSign.apply(real(x), self.hard, self.rule)
+        return _RuledSign.apply(real(x), self.hard, self.rule) if self.takes_gradient() else self.hard(real(x))
+
+    def takes_gradient(self) -> bool:
+        """Whether a backward pass may come: not in no_grad, nor where a network in evaluation is exported, whose file
+        then holds the forward value alone."""
+        exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+        return torch.is_grad_enabled() and (self.training or not exporting)
 
     def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors) -> None:
         """A float twin's checkpoint has no classifier: its parameters then keep their start, which is said."""

@@ -116,10 +116,10 @@ class Classifier(Binarizer):
         """-1 or +1, of the shape of x. `evaluator`: one made for several tensors of a step, x among them."""
         values = real(x).to(self._precision())  # autocast hands over half precision
         with torch.autocast(x.device.type, enabled=False):
-            if not self.tabulated:
-                binary = self._exact(values)
-            elif not torch.is_grad_enabled():
+            if not self.takes_gradient():
                 binary = self.hard(values)
+            elif not self.tabulated:
+                binary = self._exact(values)
             else:
                 binary = (evaluator or self.evaluator([Range.of(values)]))(values)
             return binary.to(x.dtype)
@@ -147,11 +147,11 @@ class Classifier(Binarizer):
         soft = torch.cat(parts)
         return _Once.apply(self.hard(x) + (soft - soft.detach()).view_as(x))
 
-    @torch.no_grad()
     def hard(self, x: Tensor) -> Tensor:
         if not self.argmax:
-            return sign(x)
-        f = torch.cat([self.outputs(part)[0] for part in x.flatten().split(CHUNK)], dim=1)
+            return sign(x.detach())
+        with torch.no_grad():
+            f = torch.cat([self.outputs(part)[0] for part in x.flatten().split(CHUNK)], dim=1)
         return sign(f[1] - f[0]).view_as(x)
 
     def extra_repr(self) -> str:

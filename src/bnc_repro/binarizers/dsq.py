@@ -39,7 +39,7 @@ class DSQ(Binarizer):
         return a, 1 / (1 - a), (2 / a - 1).log() / 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return _DSQSign.apply(real(x), self.sharpness)
+        return _DSQSign.apply(real(x), self.sharpness) if self.takes_gradient() else self.hard(real(x))
 
 
 class _DSQSign(torch.autograd.Function):

@@ -13,6 +13,10 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def _above_median(x: Tensor, progress: float) -> Tensor:
     size = x.abs()
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():  # formats know a sort, and no bits
+        ordered = size.flatten(min(1, x.dim() - 1)).sort(dim=-1).values
+        median = ordered[..., (ordered.shape[-1] - 1) // 2].view(-1, *[1] * (x.dim() - 1))
+        return -sign(median - size)
     channels = size.permute(memory_order(size)).flatten(min(1, x.dim() - 1))
     # Numbers that are not negative stand in the order of their bits, and integers are selected faster.
     bits = channels.view(INTEGERS[x.element_size()]).median(dim=-1).values

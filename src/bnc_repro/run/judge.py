@@ -45,7 +45,19 @@ def load_network(
 def evaluate(path: str | Path, data: str | None, device: torch.device, own: Collection[str] = ()) -> dict:
     """The metrics of a checkpoint on the data it was judged by, or on another folder of the same kind; `own` as in
     `load_network`."""
-    network, recipe, labels = load_network(path, device, own)
+    return evaluate_network(*load_network(path, device, own), path, data, device)
+
+
+def predict(path: str | Path, pictures: list[Path], device: torch.device, own: Collection[str] = ()) -> Iterator[dict]:
+    """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it."""
+    yield from predict_with(*load_network(path, device, own), pictures, device)
+
+
+def evaluate_network(
+    network: nn.Module, recipe: Recipe, labels: list[str], path: str | Path, data: str | None, device: torch.device
+) -> dict:
+    """The metrics of a network on the data of its recipe, or of another folder; `path` is the file it comes from, for
+    messages. Raises ValueError where there is no data, or data with other labels."""
     if data is not None:
         recipe = replace(recipe, data=replace(recipe.data, root=str(Path(data).resolve())))
     if not recipe.data.folder.is_dir():
@@ -59,9 +71,10 @@ def evaluate(path: str | Path, data: str | None, device: torch.device, own: Coll
     return task.evaluate(network)
 
 
-def predict(path: str | Path, pictures: list[Path], device: torch.device, own: Collection[str] = ()) -> Iterator[dict]:
-    """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it."""
-    network, recipe, labels = load_network(path, device, own)
+def predict_with(
+    network: nn.Module, recipe: Recipe, labels: list[str], pictures: list[Path], device: torch.device
+) -> Iterator[dict]:
+    """As `predict`, for a network with its recipe and labels."""
     predictions = task_module(recipe.experiment).predict_pictures(network, recipe, labels, pictures, device)
     for picture, prediction in zip(pictures, predictions, strict=True):
         yield {"picture": str(picture), **prediction}
