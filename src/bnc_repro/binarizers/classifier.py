@@ -115,10 +115,10 @@ class Classifier(Binarizer):
     def forward(self, x: Tensor, evaluator: Evaluator | None = None) -> Tensor:
         """-1 or +1, of the shape of x. `evaluator`: one made for several tensors of a step, x among them."""
         values = real(x).to(self._precision())  # autocast hands over half precision
+        if not self.takes_gradient():
+            return self.hard(values).to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            if not self.takes_gradient():
-                binary = self.hard(values)
-            elif not self.tabulated:
+            if not self.tabulated:
                 binary = self._exact(values)
             else:
                 binary = (evaluator or self.evaluator([Range.of(values)]))(values)
@@ -150,7 +150,7 @@ class Classifier(Binarizer):
     def hard(self, x: Tensor) -> Tensor:
         if not self.argmax:
             return sign(x.detach())
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             f = torch.cat([self.outputs(part)[0] for part in x.flatten().split(CHUNK)], dim=1)
         return sign(f[1] - f[0]).view_as(x)
 
