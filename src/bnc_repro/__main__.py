@@ -55,6 +55,13 @@ def processes_or_gpus(text: str) -> int | str:
     return text if text == "gpus" else int(text)
 
 
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
+    return int(text)
+
+
 def seed_or_all(text: str) -> int | str:
     """A seed, or the word that means every seed of the profile."""
     if text != "all" and not text.isdecimal():
@@ -90,15 +97,15 @@ def _device():
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
-    """The metrics of a checkpoint on its own data, or on --data."""
-    from .run import evaluate, load_network
+    """The metrics of a checkpoint or a packed file on its own data, or on --data."""
+    from .run import packed
 
     device = _device()
-    print(json.dumps(evaluate(options.checkpoint, options.data, device, options.own), indent=1))
+    print(json.dumps(packed.evaluate(options.checkpoint, options.data, device, options.own), indent=1))
     if options.results:
         from .poses.predict import write_results
 
-        network, recipe, _ = load_network(options.checkpoint, device, options.own)
+        network, recipe, _, device = packed.load_network(options.checkpoint, device, options.own)
         if recipe.experiment != "coco_pose":
             raise ValueError(f"--results is for pose checkpoints, {options.checkpoint} is of {recipe.experiment}")
         root = Path(options.data).resolve() if options.data else recipe.data.folder
@@ -106,11 +113,35 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 
 def predict_command(options: argparse.Namespace) -> None:
-    """A line of JSON per picture."""
-    from .run import predict
+    """A line of JSON per picture, of a checkpoint or a packed file."""
+    from .run import packed
 
-    for line in predict(options.checkpoint, options.pictures, _device(), options.own):
+    for line in packed.predict(options.checkpoint, options.pictures, _device(), options.own):
         print(json.dumps(line))
+
+
+def pack_command(options: argparse.Namespace) -> None:
+    """Pack a checkpoint's binary layers into bits; the packed file's path is the last line printed."""
+    from .run import packed
+
+    file, report, size = packed.pack_checkpoint(options.checkpoint, options.file, options.own)
+    print(f"{report}\n{size / 1e3:.1f} kB\n{file}")
+
+
+def benchmark_command(options: argparse.Namespace) -> None:
+    """Processor time of a packed checkpoint beside its float twin and what else is installed, by turns, one thread."""
+    from .run import packed
+
+    report, comparison = packed.compare(options.checkpoint, batch=options.batch, rounds=options.rounds, own=options.own)
+    print(f"{report}\n{comparison}")
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write a checkpoint's network as ONNX and compare what onnxruntime makes of it with torch."""
+    from .run.export import export_checkpoint
+
+    print(export_checkpoint(options.checkpoint, options.file, options.own))
+    print(options.file)
 
 
 def draw_command(options: argparse.Namespace) -> None:
@@ -247,6 +278,17 @@ def parser() -> argparse.ArgumentParser:
     guess.add_argument(
         "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
     )
+    for name, function in (("pack", pack_command), ("benchmark", benchmark_command), ("export", export_command)):
+        other = command(name, function)
+        other.add_argument("checkpoint", type=Path)
+        if name != "benchmark":
+            other.add_argument("file", type=Path, nargs="?" if name == "pack" else None)
+        else:
+            other.add_argument("--batch", type=positive, default=1, help="images a call")
+            other.add_argument("--rounds", type=positive, default=15, help="turns of each contestant")
+        other.add_argument(
+            "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
+        )
     draw = command("draw", draw_command)
     draw.add_argument("results", type=Path, help="a results file in COCO's form")
     draw.add_argument("folder", type=Path, help="the data set, with annotations/ and the split's pictures")
