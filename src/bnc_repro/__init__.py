@@ -1,7 +1,7 @@
 """Binarizing by Classification (arXiv 2205.07433), reproduced: a classifier decides between +1 and -1.
 
 What a user types is offered here and imported when it is asked for: `binarize`, `BinaryConv2d`, `BinaryLinear`,
-`get_binarizer`, `create_network`, `pack`.
+`get_binarizer`, `create_network`, `pack`, `load`.
 """
 
 from importlib import import_module
@@ -14,9 +14,10 @@ _OFFERED = {
     "binarize": ("convert", "binarize"),
     "create_network": ("networks", "create_network"),
     "get_binarizer": ("binarizers.registry", "get"),
+    "load": ("run.packed", "load"),
     "pack": ("packed", "pack"),
 }
-__all__ = ["BinaryConv2d", "BinaryLinear", "__version__", "binarize", "create_network", "get_binarizer", "pack"]
+__all__ = ["BinaryConv2d", "BinaryLinear", "__version__", "binarize", "create_network", "get_binarizer", "load", "pack"]
 
 
 def __getattr__(name: str) -> Any:

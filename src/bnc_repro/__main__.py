@@ -34,6 +34,13 @@ def positive_hours(text: str) -> float:
     return hours
 
 
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
+    return int(text)
+
+
 def seed_or_all(text: str) -> int | str:
     """A seed, or the word that means every seed of the profile."""
     if text != "all" and not text.isdecimal():
@@ -109,6 +116,21 @@ def parser() -> argparse.ArgumentParser:
     guess.add_argument("--results", type=Path, help="also write people to this results file in COCO's form")
     guess.add_argument("--draw", type=Path, metavar="FILE.png", help="also draw people on their pictures")
     guess.add_argument("--above", type=float, default=0.2, help="draw joints with a score above this one, 0.2")
+    for name, function in (
+        ("pack", commands.pack_command),
+        ("benchmark", commands.benchmark_command),
+        ("export", commands.export_command),
+    ):
+        other = command(name, function)
+        other.add_argument("checkpoint", type=Path)
+        if name != "benchmark":
+            other.add_argument("file", type=Path, nargs="?" if name == "pack" else None)
+        else:
+            other.add_argument("--batch", type=positive, default=1, help="images a call")
+            other.add_argument("--rounds", type=positive, default=15, help="turns of each contestant")
+        other.add_argument(
+            "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
+        )
     draw = command("draw", commands.draw_command)
     draw.add_argument("results", type=Path, help="a results file in COCO's form")
     draw.add_argument("folder", type=Path, help="the data set, with annotations/ and the split's pictures")

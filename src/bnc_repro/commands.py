@@ -96,8 +96,8 @@ def _device():
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
-    """The metrics of a checkpoint on its own data, or on --data."""
-    from .run import evaluate, load_network
+    """The metrics of a checkpoint or a packed file on its own data, or on --data."""
+    from .run import packed
 
     device = _device()
     if options.detections:
@@ -111,11 +111,11 @@ def evaluate_command(options: argparse.Namespace) -> None:
         if options.results:
             print(save_results(results, options.results))
         return
-    print(json.dumps(evaluate(options.checkpoint, options.data, device, options.own), indent=1))
+    print(json.dumps(packed.evaluate(options.checkpoint, options.data, device, options.own), indent=1))
     if options.results:
         from .poses.predict import write_results
 
-        network, recipe, _ = load_network(options.checkpoint, device, options.own)
+        network, recipe, _, device = packed.load_network(options.checkpoint, device, options.own)
         if recipe.experiment != "coco_pose":
             raise ValueError(f"--results is for pose checkpoints, {options.checkpoint} is of {recipe.experiment}")
         root = Path(options.data).resolve() if options.data else recipe.data.folder
@@ -123,13 +123,13 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 
 def predict_command(options: argparse.Namespace) -> None:
-    """A line of JSON per picture."""
+    """A line of JSON per picture, of a checkpoint or a packed file."""
     if options.box or options.detections or options.draw or options.results:
         _predict_people(options)
         return
-    from .run import predict
+    from .run import packed
 
-    for line in predict(options.checkpoint, options.pictures, _device(), options.own):
+    for line in packed.predict(options.checkpoint, options.pictures, _device(), options.own):
         print(json.dumps(line))
 
 
@@ -157,6 +157,30 @@ def _predict_people(options: argparse.Namespace) -> None:
 
         drawing.predictions(pictures, by_picture, model.skeleton, options.above, boxes).savefig(options.draw, dpi=120)
         print(options.draw)
+
+
+def pack_command(options: argparse.Namespace) -> None:
+    """Pack a checkpoint's binary layers into bits; the packed file's path is the last line printed."""
+    from .run import packed
+
+    file, report, size = packed.pack_checkpoint(options.checkpoint, options.file, options.own)
+    print(f"{report}\n{size / 1e3:.1f} kB\n{file}")
+
+
+def benchmark_command(options: argparse.Namespace) -> None:
+    """Processor time of a packed checkpoint beside its float twin and what else is installed, by turns, one thread."""
+    from .run import packed
+
+    report, comparison = packed.compare(options.checkpoint, batch=options.batch, rounds=options.rounds, own=options.own)
+    print(f"{report}\n{comparison}")
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write a checkpoint's network as ONNX and compare what onnxruntime makes of it with torch."""
+    from .run.export import export_checkpoint
+
+    print(export_checkpoint(options.checkpoint, options.file, options.own))
+    print(options.file)
 
 
 def draw_command(options: argparse.Namespace) -> None:

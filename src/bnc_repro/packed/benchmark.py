@@ -117,7 +117,8 @@ def compare(
     """
     if unknown := set(names) - set(RIVALS):
         raise ValueError(f"unknown rival {sorted(unknown)[0]!r}; there are {', '.join(RIVALS)}")
-    images = torch.randn(batch, 3, *input_size, generator=torch.Generator().manual_seed(0))
+    channels = next(m for m in network.modules() if isinstance(m, nn.Conv2d)).in_channels
+    images = torch.randn(batch, channels, *input_size, generator=torch.Generator().manual_seed(0))
     twin = float_twin(network)
     absent: dict[str, str] = {}
     with one_thread(), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,96 @@
+"""Packed networks as files: made from checkpoints, judged as checkpoints are, and loaded by name.
+
+No training imports this: what packed inference is made of stands in no run's fingerprint.
+"""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..names import known
+from ..packed import PackedNetwork, Report, benchmark, files, pack
+from ..recipe.build import as_dict, make_recipe
+from ..recipe.clone import project_root
+from ..recipe.schema import Recipe
+from . import judge
+
+CPU = torch.device("cpu")
+SUFFIX = ".safetensors"
+
+
+def load_network(
+    path: str | Path, device: torch.device, own: Collection[str] = ()
+) -> tuple[nn.Module, Recipe, list[str], torch.device]:
+    """The network of a checkpoint or of a packed file, its recipe, its labels, and where it runs: a packed network on
+    the CPU. Raises ValueError as `judge.load_network` and `files.load` do."""
+    if not files.is_packed(path):
+        return *judge.load_network(path, device, own), device
+    packed, recipe, labels = files.load(path)
+    if not recipe:
+        raise ValueError(f"{path} carries no recipe, so its data is not known; pack it from a checkpoint")
+    return packed, make_recipe(**recipe), labels, CPU
+
+
+def evaluate(path: str | Path, data: str | None, device: torch.device, own: Collection[str] = ()) -> dict:
+    """As `judge.evaluate`, of a checkpoint or a packed file."""
+    network, recipe, labels, device = load_network(path, device, own)
+    return judge.evaluate_network(network, recipe, labels, path, data, device)
+
+
+def predict(path: str | Path, pictures: list[Path], device: torch.device, own: Collection[str] = ()) -> Iterator[dict]:
+    """As `judge.predict`, of a checkpoint or a packed file."""
+    if not files.is_packed(path):
+        yield from judge.predict(path, pictures, device, own)
+        return
+    network, recipe, labels, device = load_network(path, device, own)
+    yield from judge.predict_with(network, recipe, labels, pictures, device)
+
+
+def pack_checkpoint(path: Path, file: Path | None = None, own: Collection[str] = ()) -> tuple[Path, Report, int]:
+    """Pack the network of a checkpoint into `file`, the checkpoint's name with .safetensors unless given; the file,
+    what `pack` reports and the file's size in bytes. Raises ValueError for a network that is no program as a whole."""
+    network, recipe, labels = _unpacked(path, own)
+    file = file or path.with_suffix(SUFFIX)
+    if file.resolve() == path.resolve():
+        raise ValueError(f"{file} is the checkpoint itself; name another file for the packed network")
+    packed = pack(network, recipe.data.image_size)
+    return file, packed.report, files.save(packed, file, as_dict(recipe), list(labels))
+
+
+def compare(
+    path: Path, *, batch: int = 1, rounds: int = 15, own: Collection[str] = ()
+) -> tuple[Report, benchmark.Comparison]:
+    """What packing the network of a checkpoint buys on this machine; see `packed.benchmark.compare`."""
+    network, recipe, _ = _unpacked(path, own)
+    packed = pack(network, recipe.data.image_size)
+    return packed.report, benchmark.compare(packed, network, recipe.data.image_size, batch=batch, rounds=rounds)
+
+
+def _unpacked(path: Path, own: Collection[str]) -> tuple[nn.Module, Recipe, list[str]]:
+    if files.is_packed(path):
+        raise ValueError(f"{path} is packed already; name the checkpoint that it was packed from")
+    return judge.load_network(path, CPU, own)
+
+
+def models() -> Path:
+    """The folder of published packed networks, results/models in the clone."""
+    return project_root() / "results" / "models"
+
+
+def published() -> list[str]:
+    """The names of published packed networks, as in small/cifar10-binary."""
+    return sorted(str(path.relative_to(models()).with_suffix("")) for path in models().glob(f"*/*{SUFFIX}"))
+
+
+def load(name_or_path: str | Path, kernel: str | None = None) -> PackedNetwork:
+    """A packed network from its file, or by the name of a published one such as "small/cifar10-binary"; `kernel` as
+    `pack` takes it. Raises ValueError for a name that is not published and for a damaged file."""
+    if Path(name_or_path).is_file():
+        return files.load(name_or_path, kernel)[0]
+    if Path(name_or_path).suffix:
+        raise ValueError(f"there is no file {name_or_path}; pack a checkpoint by `python -m bnc_repro pack CHECKPOINT`")
+    if not published():
+        raise ValueError(f"there is no packed network {name_or_path}: nothing is published in {models()}")
+    return files.load(models() / f"{known('packed network', str(name_or_path), published())}{SUFFIX}", kernel)[0]
