@@ -175,8 +175,19 @@ def main() -> None:
             distributed.part()
         else:
             options.function(options)
+        sys.stdout.flush()
     except ValueError as error:
         sys.exit(f"bnc_repro: {error}")
+    except BrokenPipeError:  # whoever read the lines has gone, as `| head -1` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"bnc_repro: {name}{error.strerror or error}; correct the path, or who may read and write there")
+    except KeyboardInterrupt:
+        kept = "finished rows and the last complete checkpoint are kept; the same command goes on from there"
+        print(f"bnc_repro: interrupted; {kept}", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

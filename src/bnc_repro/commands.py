@@ -236,8 +236,14 @@ def list_command(options: argparse.Namespace) -> None:
 
         print("\n".join([*CLASSIFIERS, *POSENETS]))
     else:
+        from .evidence.rows import read_row
+
         for path in sorted(project_root().glob("r*s/*/*/*/row.json")):
-            row = json.loads(path.read_text())
+            try:
+                row = read_row(path)
+            except ValueError as error:  # the others are still rows
+                print(f"bnc_repro: {error}", file=sys.stderr)
+                continue
             value = row["metrics"].get(row["headline"])
             print(f"{row['experiment']:16} {row['title']:40} seed {row['seed']} {row['status']:9} {value} {path}")
 

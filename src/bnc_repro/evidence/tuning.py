@@ -15,6 +15,7 @@ from ..recipe.clone import project_root
 from ..recipe.expansion import grid
 from ..recipe.profiles import experiment_section, tuned
 from ..run.plan import Job
+from .rows import read_row
 
 
 def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:
@@ -26,7 +27,7 @@ def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:
             wanted.setdefault(json.dumps(recipe_identity(recipe)), []).append(arm)
     lines = []
     for path in sorted((project_root() / folder).rglob("*.json")):
-        row = json.loads(path.read_text())
+        row = read_row(path)
         for arm in wanted.get(json.dumps(recipe_identity(make_recipe(**row["recipe"]))), []):
             lines.append(
                 {

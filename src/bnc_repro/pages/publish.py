@@ -9,7 +9,7 @@ import nbformat
 from PIL import Image
 
 from ..evidence import plots, tables, tuning, verdict
-from ..evidence.rows import published
+from ..evidence.rows import published, read_row
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, tuned
@@ -57,7 +57,7 @@ def publish(remove: bool = False) -> list[Path]:
 def of_no_arm(folder: Path, recipes: list[Recipe]) -> list[Path]:
     """The rows in a folder of results/ whose recipe is none of `recipes`."""
     wanted = {json.dumps(recipe_identity(recipe)) for recipe in recipes}
-    rows = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    rows = {path: read_row(path) for path in sorted(folder.glob("*.json"))}
     return [
         path for path, row in rows.items() if json.dumps(recipe_identity(make_recipe(**row["recipe"]))) not in wanted
     ]
@@ -87,12 +87,12 @@ def _copied(rows: dict[Path, dict], folder: Path) -> list[Path]:
     """The rows' copies in `folder` with the fields of their arms, each in place of an older row of the same recipe."""
 
     def recipe(path: Path) -> Recipe:
-        return make_recipe(**json.loads(path.read_text())["recipe"])
+        return make_recipe(**read_row(path)["recipe"])
 
     older, copies = {recipe(path): path for path in folder.glob("*.json")}, []
     for row, fields in rows.items():
         copies.append(folder / f"{row.parent.name}.json")
-        write_json(copies[-1], json.loads(row.read_text()) | fields)
+        write_json(copies[-1], read_row(row) | fields)
         if older.get(recipe(row), copies[-1]) != copies[-1]:
             older[recipe(row)].unlink()
     return copies
