@@ -1,10 +1,11 @@
 """Rows, by arm and seed: those in results/, and those that runs just returned."""
 
 import json
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..recipe.build import make_recipe, recipe_identity, shown
+from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.profiles import arm_fields, experiment_section, recipe_of
 from ..run import ledger
@@ -36,13 +37,13 @@ def read_row(path: Path) -> dict:
         why = error.strerror if isinstance(error, OSError) else "it is empty" if path.stat().st_size == 0 else "no JSON"
         raise ValueError(f"{path} cannot be read as a row ({why}); {remedy}") from error
     if not isinstance(row, dict):
-        raise ValueError(f"{path} holds {shown(row)}, which is no row; {remedy}")
+        raise ValueError(f"{path} holds {reprlib.repr(row)}, which is no row; {remedy}")
     for key, kind in FORM.items():
         if not isinstance(row.get(key), kind) or isinstance(row[key], bool):
-            raise ValueError(f"{path} is no whole row: its key {key} is {shown(row.get(key))}; {remedy}")
+            raise ValueError(f"{path} is no whole row: its key {key} is {reprlib.repr(row.get(key))}; {remedy}")
     broken = [key for key, value in row["metrics"].items() if type(value) not in (int, float, type(None), str, list)]
     if broken:
-        raise ValueError(f"{path}: its metric {broken[0]} is {shown(row['metrics'][broken[0]])}, no number; {remedy}")
+        raise ValueError(f"{path}: its metric {broken[0]} is {reprlib.repr(row['metrics'][broken[0]])}, no number; {remedy}")
     for part in ("recipe", "data", "source"):
         if not isinstance(row["fingerprints"].get(part), str):
             raise ValueError(f"{path} is no whole row: fingerprints.{part} is missing; {remedy}")
