@@ -11,6 +11,7 @@ from .recipe.build import parse_settings
 from .recipe.clone import project_root
 from .recipe.profiles import experiment_section, recipe_of
 from .recipe.schema import EXPERIMENTS, PROFILES
+from .run import pinned
 
 
 def run_command(options: argparse.Namespace) -> None:
@@ -196,6 +197,11 @@ def same_digits_command(options: argparse.Namespace) -> None:
         sys.exit("bnc_repro: not everything could be joined (see above); rows that differ are to be made anew")
 
 
+def environment_command(options: argparse.Namespace) -> None:
+    """The variables under which the runs of a profile compute, KEY=VALUE a line: env $(...) jupyter lab."""
+    print("\n".join(f"{key}={value}" for key, value in pinned.environment(options.profile).items()))
+
+
 def publish_command(options: argparse.Namespace) -> None:
     """Copy current rows from runs/ to results/; write the README's verdict and the notebooks' outputs anew."""
     from .pages import publish
@@ -266,6 +272,8 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("--profile", default="sample", choices=PROFILES)
     code = command("code", code_command)
     code.add_argument("--profile", default="sample", choices=PROFILES)
+    settings = command("environment", environment_command)
+    settings.add_argument("--profile", default="sample", choices=PROFILES)
     same = command("same-digits", same_digits_command)
     same.add_argument("--profile", action="append", choices=PROFILES, help="all that have published rows")
     same.add_argument("--seeds", type=int, default=1, help="so many seeds of each arm of the sample")
@@ -277,6 +285,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run a command; a user's mistake is one sentence and exit status 1, never a traceback."""
     options = parser().parse_args()
+    if isinstance(getattr(options, "profile", None), str):
+        pinned.pin(options.profile)  # before anything imports torch
     try:
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun then shows the first process's error, not each one's
             from torch.distributed.elastic.multiprocessing.errors import record

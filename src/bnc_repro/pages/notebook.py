@@ -11,6 +11,7 @@ from pathlib import Path
 from ..names import known
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiment_section
+from ..run import pinned
 
 STAGES = {
     "00-binarizing-by-classification": None,
@@ -29,6 +30,7 @@ def execute(name: str, profile: str) -> Path:
     from nbconvert import HTMLExporter
 
     known("notebook", name, STAGES)
+    pinned.pin(profile)  # the kernel's environment too
     source = project_root() / "notebooks" / f"{name}.ipynb"
     values = parameters(name, profile)
     declared = declared_parameters(source)
