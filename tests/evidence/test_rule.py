@@ -1,4 +1,4 @@
-"""The rule of judgement on rows whose truth is known: few seeds are shown, one seed decides nothing, an effect counts."""
+"""The rule of judgement on known effects: few seeds are shown, one seed decides nothing, a strong effect is decided."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from runs_of_known_effect import ablation
 
 
 def test_one_seed_decides_nothing():
-    """Six differences whose interval excludes 0 only with all of them: the rule leaves them undecided."""
+    """Five differences whose interval excludes 0 only with all of them: the rule leaves them undecided."""
     difference = statistics.estimate([0.1, 0.9, 1.0, 1.1, 0.3])
     assert difference.low > 0
     assert statistics.compare(difference) == "undecided"
