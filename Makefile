@@ -1,11 +1,11 @@
 # Every target makes what it needs: the first call builds .venv from requirements/lock.txt, later ones do nothing.
 # Variables: PYTHON=python3.12 (3.11 or newer), TORCH=own (use the torch and torchvision that PYTHON has),
-#            DATA=folder (small, gpu, paper), JOBS=2 (test), ARGS='-k name' (test, lab), CONFIRM=1 (clean-runs), UPGRADE=1 (lock)
+#            DATA=folder (small, gpu, paper), JOBS=2 (test; every core), ARGS='-k name' (test, lab), CONFIRM=1 (clean-runs), UPGRADE=1 (lock)
 
 OUTER_PATH := $(PATH)
 BIN := $(CURDIR)/.venv/bin
 STAMP := .venv/.installed
-JOBS ?= 0
+JOBS ?= auto
 
 # Stages and notebooks find the environment's own commands, print as they go and call nobody.
 export PATH := $(BIN):$(PATH)
@@ -42,11 +42,11 @@ repro: $(STAMP) ## train and report on the embedded data: the whole sample pipel
 
 test: $(STAMP) ## the whole test suite, notebooks included
 	@$(BIN)/dvc pull data.dvc
-	@$(BIN)/python -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadscope) $(ARGS)
+	@env $$($(BIN)/python -m bnc_repro environment) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lab: $(STAMP) ## JupyterLab on the notebooks
 	@$(BIN)/dvc pull data.dvc
-	@$(BIN)/jupyter lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS) notebooks
+	@env $$($(BIN)/python -m bnc_repro environment) $(BIN)/jupyter lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS) notebooks
 
 report: $(STAMP) ## every page anew from the published rows, nothing trained (two minutes): runs/sample/report
 	@$(BIN)/dvc pull data.dvc

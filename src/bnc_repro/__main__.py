@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import commands
 from .recipe.schema import EXPERIMENTS, PROFILES
+from .run import pinned
 
 
 def processes_or_gpus(text: str) -> int | str:
@@ -165,6 +166,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run a command; a user's mistake is one sentence and exit status 1, never a traceback."""
     options = parser().parse_args()
+    if isinstance(getattr(options, "profile", None), str):
+        pinned.pin(options.profile)  # before anything imports torch
     try:
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun then shows the first process's error, not each one's
             from torch.distributed.elastic.multiprocessing.errors import record

@@ -6,46 +6,20 @@ import pytest
 from bnc_repro.evidence import hypotheses, statistics, tables, tuning, verdict
 from bnc_repro.evidence.rows import by_arm
 from bnc_repro.recipe.profiles import experiment_section
-
-
-def rows(values, headline="top1"):
-    """Rows of arm -> list of values, a seed each; None is a diverged run. An arm is called ESTIMATOR, -PLACEMENT and
-    -OPTIMIZER, as far as they matter."""
-
-    def declared(arm):
-        estimator, *condition = arm.split("-")
-        place = next((part for part in condition if part in hypotheses.PLACEMENTS), "weights")
-        optimizer = next((part for part in condition if part in hypotheses.OPTIMIZERS), "adam")
-        return {"arm": arm, "estimator": estimator, "placement": place, "recipe": {"optimizer": optimizer}}
-
-    return [
-        {
-            **declared(arm),
-            "seed": seed,
-            "status": "finished" if value is not None else "diverged",
-            "headline": headline,
-            "metrics": {} if value is None else {headline: value},
-            "best": value,
-            "parameters": 1,
-            "curve": [],
-            "seconds": 10.0 + len(arm),
-        }
-        for arm, own in values.items()
-        for seed, value in enumerate(own)
-    ]
+from runs_of_known_effect import ablation as rows
 
 
 @pytest.mark.parametrize(
     ("linear", "word"),
     [
-        ([84.0, 84.1, 84.05, 84.1], "the learnt linear function is better than each hand-made one"),
-        ([79.0, 79.1, 79.05, 79.1], "a hand-made function is better than the learnt linear one"),
-        ([80.0, 82.5, 79.0, 80.3], "stays undecided"),
+        ([84.0, 84.1, 84.05, 84.1, 84.0], "the learnt linear function is better than each hand-made one"),
+        ([79.0, 79.1, 79.05, 79.1, 79.0], "a hand-made function is better than the learnt linear one"),
+        ([80.0, 82.5, 79.0, 80.3, 80.1], "stays undecided"),
     ],
 )
 def test_the_answer_follows_the_numbers(linear, word):
     """A clear effect up, a clear effect down, and noise give three different sentences."""
-    hand = {"ste": [80.0, 80.1, 80.1, 80.0], "approx_sign": [80.1, 80.0, 80.05, 80.1]}
+    hand = {"ste": [80.0, 80.1, 80.1, 80.0, 80.1], "approx_sign": [80.1, 80.0, 80.05, 80.1, 80.0]}
     assert word in hypotheses.answer(rows(hand | {"linear": linear}))
 
 
@@ -234,7 +208,7 @@ def test_a_title_without_runs_says_so():
     """Arms that hardly finished a run leave nothing to compare; one finished rival, the identity, is enough to try."""
     lost = of_data(rows({"ste": [None, None], "linear": [None, None]}))
     assert "Too few runs finished" in verdict.title(lost)
-    alone = {"ste": [None] * 4, "identity": [80, 81, 80.2, 80.9], "linear": [84, 85.1, 84.2, 85]}
+    alone = {"ste": [None] * 5, "identity": [80, 81, 80.2, 80.9, 80.5], "linear": [84, 85.1, 84.2, 85, 84.4]}
     said = verdict.title(of_data(rows(alone)))
     assert "** No on data" in said
     assert "best soft function" not in said

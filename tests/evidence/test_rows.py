@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnc_repro import __main__ as command
+from bnc_repro import commands
 from bnc_repro.evidence.rows import FORM, read_row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +86,7 @@ def test_interrupts_and_files_end_in_one_line(error, code, monkeypatch, capsys):
     def fail(options) -> None:
         raise error
 
-    monkeypatch.setattr(command, "list_command", fail)
+    monkeypatch.setattr(commands, "list_command", fail)
     monkeypatch.setattr(sys, "argv", ["bnc_repro", "list"])
     with pytest.raises(SystemExit) as end:
         command.main()

@@ -23,6 +23,7 @@ CLAIMS = (("H1", "linear above each hand-made", "linear"), ("H2", "mlp above lin
 PLACEMENTS = ("weights", "activations", "both")
 OPTIMIZERS = ("adam", "sgd")
 LEVEL = 0.05
+FEW_SEEDS = f"not judged: that takes {statistics.SEEDS_TO_JUDGE} seeds or more, as in the profile `small`"
 
 
 def conditions(rows: list[dict]) -> dict[str, list[dict]]:
@@ -113,8 +114,14 @@ class Test:
 
     @property
     def verdict(self) -> str:
-        """supported, refuted or undecided, by Holm's values over the family."""
-        return "supported" if self.holm_above < LEVEL else "refuted" if self.holm_below < LEVEL else "undecided"
+        """supported, refuted or undecided, by Holm's values over the family and where no one seed decides; not judged
+        with too few seeds (`statistics.compare`)."""
+        relations = [statistics.compare(estimate) for estimate in self.estimates.values()]
+        if "not judged" in relations:
+            return "not judged"
+        if self.holm_above < LEVEL and set(relations) == {"above"}:
+            return "supported"
+        return "refuted" if self.holm_below < LEVEL and "below" in relations else "undecided"
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,7 @@ def over_conditions(judged_tests: list[Test]) -> list[OverConditions]:
                 verdict = "not run"
             else:
                 verdict = "supported" if words == {"supported"} else "undecided"
+                verdict = "not judged" if "not judged" in words else verdict
             lines.append(OverConditions(name, text, other, verdict, missing))
     return lines
 
@@ -203,7 +211,7 @@ def over_conditions(judged_tests: list[Test]) -> list[OverConditions]:
 def table(rows: list[dict]) -> pd.DataFrame:
     """A line for each condition of each hypothesis. For H1 and H2: the rival at which the claim is weakest, the
     difference to it with its 95 % interval, p of the whole claim, Holm's over the family, and the verdict: supported,
-    refuted, undecided or not run."""
+    refuted, undecided, not judged or not run."""
     judged, lines = tests(rows), []
     for test in judged:
         line = {"": test.name, "hypothesis": test.text, "condition": test.condition or "the one that ran"}
@@ -243,12 +251,14 @@ def _sentence(test: Test) -> str:
             "supported": "the learnt linear function is better than each hand-made one",
             "refuted": "a hand-made function is better than the learnt linear one",
             "undecided": "that the learnt linear function beats each hand-made one stays undecided",
+            "not judged": f"whether the learnt linear function beats each hand-made one is shown, {FEW_SEEDS}",
         }
     else:
         words = {
             "supported": "the MLP is better than the linear function",
             "refuted": "the linear function is better than the MLP",
             "undecided": "MLP and linear function cannot be told apart",
+            "not judged": f"MLP against linear function is shown, {FEW_SEEDS}",
         }
     numbers = "; ".join(f"{test.arm} − {rival} {shown(e, test.headline)}" for rival, e in estimates.items())
     lost = f" {test.lost} of its runs diverged." if test.lost else ""
@@ -307,22 +317,23 @@ def detectable(rows: list[dict]) -> pd.DataFrame:
 
 def ranking(rows: list[dict]) -> pd.DataFrame:
     """The estimators of each condition by their mean. The range of a rank leaves out only those that are above or below
-    by a paired interval at 95 % (uncorrected); time is that of training relative to the first arm's, the median over
-    the seeds that both finished. Estimators with the same digits are one line; without a finished run there is none."""
+    by `statistics.compare`. Time is the processor's in training, relative to the first arm's, the median over the seeds
+    that both finished; empty where a row has only the clock's, which company lengthens. Estimators with the same digits
+    are one line; without a finished run there is none."""
     lines = []
     for condition, condition_rows in conditions(rows).items():
         groups = {arm: group for group in identical(condition_rows) for arm in group}
         values, lost = by_arm(condition_rows), diverged(condition_rows)
         kept = [arm for arm in values if values[arm] and groups.get(arm, [arm])[0] == arm]
-        seconds = {(row["arm"], row["seed"]): row["seconds"] for row in condition_rows}
+        seconds = {(row["arm"], row["seed"]): row.get("cpu_seconds") for row in condition_rows}
         ranked = []
         for arm in kept:
             rivals = [other for other in kept if other != arm]
             others = [statistics.compare(estimate) for estimate in paired(condition_rows, arm, rivals).values()]
             low, high = 1 + others.count("below"), len(kept) - others.count("above")
-            ratios = pd.Series(
-                [seconds[arm, seed] / seconds[kept[0], seed] for seed in values[arm].keys() & values[kept[0]].keys()]
-            )
+            shared = values[arm].keys() & values[kept[0]].keys()
+            measured = all(seconds[name, seed] for name in (arm, kept[0]) for seed in shared)
+            ratios = pd.Series([seconds[arm, seed] / seconds[kept[0], seed] for seed in shared if measured])
             ranked.append(
                 {
                     "condition": condition,
@@ -331,7 +342,7 @@ def ranking(rows: list[dict]) -> pd.DataFrame:
                     "rank": f"{low} to {high}" if low != high else f"{low}",
                     "seeds": len(values[arm]),
                     "diverged": lost[arm],
-                    f"time : {kept[0]}": ratios.median(),
+                    f"time : {kept[0]}": ratios.median() if len(ratios) else "",
                 }
             )
         lines += sorted(ranked, key=lambda line: -line["mean"])

@@ -43,7 +43,8 @@ def read_row(path: Path) -> dict:
             raise ValueError(f"{path} is no whole row: its key {key} is {reprlib.repr(row.get(key))}; {remedy}")
     broken = [key for key, value in row["metrics"].items() if type(value) not in (int, float, type(None), str, list)]
     if broken:
-        raise ValueError(f"{path}: its metric {broken[0]} is {reprlib.repr(row['metrics'][broken[0]])}, no number; {remedy}")
+        value = reprlib.repr(row["metrics"][broken[0]])
+        raise ValueError(f"{path}: its metric {broken[0]} is {value}, no number; {remedy}")
     for part in ("recipe", "data", "source"):
         if not isinstance(row["fingerprints"].get(part), str):
             raise ValueError(f"{path} is no whole row: fingerprints.{part} is missing; {remedy}")

@@ -1,7 +1,7 @@
 """The paper's claims: what is claimed, what the rows say, and the verdict.
 
 Only the paper's own scale (rows of the profile `paper`) can say "reproduced"; smaller ones agree, disagree or leave a
-claim undecided.
+claim undecided, and with few seeds (the sample's three) a contest is shown, not judged: `statistics.compare`.
 """
 
 import csv
@@ -13,7 +13,8 @@ from . import hypotheses, statistics
 from .rows import by_arm, sets
 
 FLOOR = "softmax_regression"
-WORDS = {"supported": "agrees", "refuted": "disagrees", "undecided": "undecided"}
+RELATIONS = {"above": "agrees", "below": "disagrees", "not judged": "shown, not judged"}
+WORDS = {"supported": "agrees", "refuted": "disagrees", "undecided": "undecided", "not judged": "shown, not judged"}
 
 
 def claims() -> dict[str, dict]:
@@ -51,7 +52,7 @@ def table(imagenet: list[dict], coco: list[dict], ablation: list[dict]) -> pd.Da
     for rows in sets(imagenet):
         floors, (*_, binary) = {row["arm"] for row in rows if row["recipe"].get("network") == FLOOR}, by_arm(rows)
         for floor, estimates in hypotheses.paired(rows, binary, sorted(floors)).items():
-            verdict = {"above": "agrees", "below": "disagrees"}.get(statistics.compare(estimates), "undecided")
+            verdict = RELATIONS.get(statistics.compare(estimates), "undecided")
             names = _estimators(rows)
             shown = f"{names[binary]} − {names[floor]} {hypotheses.shown(estimates, rows[0]['headline'])}"
             line(
@@ -94,6 +95,7 @@ def title(rows: list[dict]) -> str:
         "supported": "the learnt linear function is better than each hand-made one",
         "refuted": "a hand-made function is better than the learnt linear one",
         "undecided": "it stays open whether the learnt linear function beats each hand-made one",
+        "not judged": f"the learnt linear function against each hand-made one is shown, {hypotheses.FEW_SEEDS}",
     }
     for test in hypotheses.tests(rows):
         if test.name != "H1" or not test.estimates:
@@ -107,16 +109,17 @@ def title(rows: list[dict]) -> str:
         compared = hypotheses.paired(condition_rows, best, others)
         relations = {arm: statistics.compare(estimate) for arm, estimate in compared.items()}
         if "identity" in relations:
-            word = {"above": "is better than", "below": "is worse than"}.get(
-                relations["identity"], "cannot be told from"
-            )
+            known = {"above": "is better than", "below": "is worse than", "not judged": "is not judged against"}
+            word = known.get(relations["identity"], "cannot be told from")
             clause += (
                 f", and the best soft function {word} the identity, which has no shape"
                 f" ({best} − identity {hypotheses.shown(compared['identity'], headline)})"
             )
         without = test.verdict == "supported" or relations.get("identity") == "below"
         needed = test.verdict == "refuted" and set(relations.values()) == {"above"}
-        answers.add("No" if without else "Yes" if needed else "Not decided")
+        answers.add(
+            "Not judged" if test.verdict == "not judged" else "No" if without else "Yes" if needed else "Not decided"
+        )
         clauses.append(clause)
     if not clauses:
         return "**Is a soft function really necessary?** Too few runs finished to say."
@@ -149,7 +152,7 @@ def undecided(rows: list[dict]) -> pd.DataFrame:
         )
 
     for test in judged:
-        if test.verdict != "undecided" or not test.estimates:
+        if test.verdict not in ("undecided", "not judged") or not test.estimates:
             continue
         rival = hypotheses.hardest(test)
         difference = test.estimates[rival]
@@ -157,6 +160,7 @@ def undecided(rows: list[dict]) -> pd.DataFrame:
         needed = statistics.pairs_needed(
             difference.deviation, difference.mean, confidence=1 - hypotheses.LEVEL / family
         )
+        needed = needed and max(needed, statistics.SEEDS_TO_JUDGE)
         runs = None if needed is None else max(0, needed - difference.count) * (1 + len(test.estimates))
         pair = f"{test.arm} − {rival} {hypotheses.shown(difference, test.headline)}"
         line(test.name, test.condition, pair, needed, runs)
@@ -180,13 +184,14 @@ def _best(rows: list[dict], leave_out: str = "") -> str:
 
 
 def _gain(rows: list[dict], claimed: float) -> tuple[str, str]:
-    """The MLP against the hand-made function of the highest mean: disagrees if the interval ends below the claimed
-    gain, agrees if it does not and lies above 0."""
+    """The MLP against the hand-made function of the highest mean: disagrees if it is below the claimed gain, agrees if
+    it is not and lies above 0, by the rule of `statistics.compare`."""
     best = _best(rows)
     difference = hypotheses.paired(rows, "mlp", [best]).get(best)
     if difference is None:
         return "too few finished runs", "undecided"
-    verdict = "disagrees" if difference.high < claimed else "agrees" if difference.low > 0 else "undecided"
+    missing = statistics.compare(statistics.estimate([value - claimed for value in difference.values]))
+    verdict = "disagrees" if missing == "below" else RELATIONS.get(statistics.compare(difference), "undecided")
     return f"mlp − {best} {hypotheses.shown(difference, rows[0]['headline'])}", verdict
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..names import known
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiment_section
+from ..run import pinned
 
 STAGES = {
     "00-binarizing-by-classification": None,
@@ -29,6 +30,7 @@ def execute(name: str, profile: str) -> Path:
     """Run notebooks/<name>.ipynb with the profile's parameters; the executed copy and its HTML stand in
     runs/<profile>/notebooks/. Raises ValueError for an unknown name or an undeclared parameter."""
     known("notebook", name, STAGES)
+    pinned.pin(profile)  # the kernel's environment too
     source = project_root() / "notebooks" / f"{name}.ipynb"
     target = project_root() / "runs" / profile / "notebooks" / source.name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,31 @@
+"""Rows of the ablation, made of values that a test knows."""
+
+from bnc_repro.evidence import hypotheses
+
+
+def ablation(values, headline="top1"):
+    """Rows of arm -> list of values, a seed each; None is a diverged run. An arm is called ESTIMATOR, -PLACEMENT and
+    -OPTIMIZER, as far as they matter."""
+
+    def declared(arm):
+        estimator, *condition = arm.split("-")
+        place = next((part for part in condition if part in hypotheses.PLACEMENTS), "weights")
+        optimizer = next((part for part in condition if part in hypotheses.OPTIMIZERS), "adam")
+        return {"arm": arm, "estimator": estimator, "placement": place, "recipe": {"optimizer": optimizer}}
+
+    return [
+        {
+            **declared(arm),
+            "seed": seed,
+            "status": "finished" if value is not None else "diverged",
+            "headline": headline,
+            "metrics": {} if value is None else {headline: value},
+            "best": value,
+            "parameters": 1,
+            "curve": [],
+            "seconds": 10.0 + len(arm),
+            "cpu_seconds": 10.0 + len(arm),
+        }
+        for arm, own in values.items()
+        for seed, value in enumerate(own)
+    ]
