@@ -1,5 +1,6 @@
 """What several test files share: a small set of images that can be learnt, and a recipe that learns it."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 
 from bnc_repro.recipe.build import make_recipe, merged
 from bnc_repro.recipe.schema import Recipe
+from bnc_repro.run import pinned
+
+os.environ.update(pinned.environment("sample"))  # before a test imports torch; one thread a worker, too
 
 SIZES = {"train": 320, "t10k": 100}
 
@@ -53,3 +57,8 @@ def recipe(data):
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     monkeypatch.delenv("BNC_REPRO_REUSE", raising=False)
+
+
+def pytest_collection_modifyitems(items):
+    """The slow tests first, so that no worker is left alone with one at the end; the others keep their order."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
