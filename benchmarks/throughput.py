@@ -85,7 +85,7 @@ def contestant(name: str, network: str, data, device: torch.device):
     def pose_loss(batch: dict) -> Tensor:
         maps = tuple(side // 4 for side in size)
         targets = heatmaps.encode(batch["joints"], batch["visible"], size, maps, 2.0)
-        return heatmap_loss(model(normalise(batch["image"])), *targets)
+        return heatmap_loss(model(normalise(batch["image"], kind)), *targets)
 
     def image_loss(batch: dict) -> Tensor:
         x = normalise(batch["image"], kind, batch.get("light"))
@@ -118,7 +118,7 @@ def fed(dataset, batches: int, batch_size: int, workers: int, device: torch.devi
 
 def measure(names: list[str], options: argparse.Namespace, device: torch.device) -> dict[str, list]:
     """(seconds a step, seconds of it waited) of each turn, by contestant."""
-    data = load(options, device)
+    data = training_set(options, device)
     steps = {name: contestant(name, options.network, data, device) for name in names}
     found = {name: [] for name in names}
     for turn in range(options.turns):
@@ -157,7 +157,7 @@ def training_set(options: argparse.Namespace, device: torch.device):
 
 def memory(name: str, options: argparse.Namespace, device: torch.device) -> float:
     """Peak memory in MiB of two steps, of this process on a CPU, of torch's allocator on a GPU."""
-    data = load(options, device)
+    data = training_set(options, device)
     step = contestant(name, options.network, data, device)
     batches = fed(data, 2, options.batch_size, 0, device)
     step(next(batches))
@@ -191,12 +191,12 @@ def main() -> None:
         words = [sys.executable, __file__, *sys.argv[1:], "--memory", name]
         peaks[name] = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     found = measure(names, options, device)
-    name = device_name(device)
+    name_of_device = device_name(device)
     each, epochs, said = WHOLE.get(kind, (0, 0, ""))
     lines = [
         f"# Training throughput of {options.network}, batch {options.batch_size}",
         "",
-        f"{device_name}, torch {torch.__version__}: median of {options.turns} turns of {options.steps} steps (lowest, "
+        f"{name_of_device}, torch {torch.__version__}: median of {options.turns} turns of {options.steps} steps (lowest, "
         f"highest), {options.workers} loading processes. "
         + (
             f"The last two columns are {said} ({each:,} x {epochs} epochs) at this rate on this device." if each else ""
@@ -214,7 +214,7 @@ def main() -> None:
         line += f"| {peaks[name]:.0f} |"
         lines.append(line + (f" {hours / 24:,.1f} | {hours:,.0f} |" if each else ""))
     print("\n".join(lines))
-    target = table_path(__file__, device_name, options.network)
+    target = table_path(__file__, name_of_device, options.network)
     target.write_text("\n".join(lines) + "\n")
     print(target)
 
