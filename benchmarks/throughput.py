@@ -196,7 +196,8 @@ def main() -> None:
     lines = [
         f"# Training throughput of {options.network}, batch {options.batch_size}",
         "",
-        f"{name_of_device}, torch {torch.__version__}: median of {options.turns} turns of {options.steps} steps (lowest, "
+        f"{name_of_device}, torch {torch.__version__}: median of {options.turns} turns of {options.steps} steps "
+        "(lowest, "
         f"highest), {options.workers} loading processes. "
         + (
             f"The last two columns are {said} ({each:,} x {epochs} epochs) at this rate on this device." if each else ""
