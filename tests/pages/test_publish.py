@@ -8,7 +8,7 @@ import pytest
 
 from bnc_repro.pages import notebook, report
 from bnc_repro.pages.publish import keep_outputs
-from bnc_repro.recipe.build import make_recipe
+from bnc_repro.recipe.profiles import recipe_of
 from bnc_repro.run.execute import run
 
 ROOT = Path(__file__).parents[2]
@@ -79,4 +79,4 @@ def test_the_report_trains_nothing(tmp_path, monkeypatch):
     assert set((ROOT / "runs").rglob("row.json")) == before
     monkeypatch.setenv("BNC_REPRO_REUSE", "only")
     with pytest.raises(ValueError, match="nothing is trained here"):
-        run(make_recipe(experiment="linear_vs_soft", seed=4711), tmp_path)
+        run(recipe_of("linear_vs_soft", "sample", "ste", seed=4711), tmp_path)

@@ -36,7 +36,9 @@ from .kernels import (
     winograd_output,
 )
 
-IMAGE, FLOAT, STEM_POOL, QUARTER, COUNT, CODES, LOOKUP, UPSAMPLE, UPSAMPLE_WORDS, MEAN, OUTPUT = range(11)
+IMAGE, FLOAT, STEM_POOL, QUARTER = range(4)
+COUNT, CODES, LOOKUP = range(4, 7)
+UPSAMPLE, UPSAMPLE_WORDS, MEAN, OUTPUT = range(7, 11)
 COLUMNS = 21
 _NARROW, _WIDE, _SINGLE = 16 * NARROW_TILE[1], 16 * WIDE_TILE[1], 16 * SINGLE_TILE[1]
 _FEW, _MANY = 8 * NARROW_COUNT[1], 8 * WIDE_COUNT[1]
@@ -315,8 +317,10 @@ def run(operations, x, y):
     """Each operation in turn; x and y are the addresses of an image and of its output."""
     for row in operations:
         kind = row[0]
-        a, b, c, d, e, f, g, h, i, j = row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]
-        k, l, m, n, o, p = row[11], row[12], row[13], row[14], row[15], row[16]  # noqa: E741
+        a, b, c, d = row[1], row[2], row[3], row[4]
+        e, f, g, h = row[5], row[6], row[7], row[8]
+        i, j, k, l = row[9], row[10], row[11], row[12]  # noqa: E741
+        m, n, o, p = row[13], row[14], row[15], row[16]
         if kind == IMAGE:
             image(x, a, b, c, d, e)
         elif kind == FLOAT:
