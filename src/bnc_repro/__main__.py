@@ -155,6 +155,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--page", help="this notebook alone, in this process")
     code = command("code", commands.code_command)
     code.add_argument("--profile", default="sample", choices=PROFILES)
+    settings = command("environment", commands.environment_command)
+    settings.add_argument("--profile", default="sample", choices=PROFILES)
     same = command("same-digits", commands.same_digits_command)
     same.add_argument("--profile", action="append", choices=PROFILES, help="all that have published rows")
     same.add_argument("--seeds", type=int, default=1, help="so many seeds of each arm of the sample")

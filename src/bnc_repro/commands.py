@@ -10,6 +10,7 @@ from .recipe.build import parse_settings
 from .recipe.clone import project_root
 from .recipe.profiles import experiment_section, recipe_of
 from .recipe.schema import EXPERIMENTS
+from .run import pinned
 
 
 def run_command(options: argparse.Namespace) -> None:
@@ -279,6 +280,11 @@ def same_digits_command(options: argparse.Namespace) -> None:
     say = functools.partial(print, flush=True)
     if not same_digits.prove(options.profile or list(same_digits.PROFILES), options.seeds, say):
         sys.exit("bnc_repro: not everything could be joined (see above); rows that differ are to be made anew")
+
+
+def environment_command(options: argparse.Namespace) -> None:
+    """The variables under which the runs of a profile compute, KEY=VALUE a line: env $(...) jupyter lab."""
+    print("\n".join(f"{key}={value}" for key, value in pinned.environment(options.profile).items()))
 
 
 def publish_command(options: argparse.Namespace) -> None:
