@@ -49,6 +49,13 @@ def seed_or_all(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
+def takes_own(subparser: argparse.ArgumentParser) -> None:
+    """The option by which a checkpoint's own file may run."""
+    subparser.add_argument(
+        "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
     top = argparse.ArgumentParser(prog="python -m bnc_repro", description=__doc__)
@@ -98,10 +105,8 @@ def parser() -> argparse.ArgumentParser:
         subparser.add_argument("--rows", type=Path, help="also write each row here, as ARM/SEED.json")
     judge = command("evaluate", commands.evaluate_command)
     judge.add_argument("checkpoint", type=Path)
+    takes_own(judge)
     judge.add_argument("--data", help="another folder of the same kind")
-    judge.add_argument(
-        "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
-    )
     judge.add_argument(
         "--detections", type=Path, help="judge a pose network in a detector's boxes, by COCO's ten numbers"
     )
@@ -109,9 +114,7 @@ def parser() -> argparse.ArgumentParser:
     guess = command("predict", commands.predict_command)
     guess.add_argument("checkpoint", type=Path)
     guess.add_argument("pictures", type=Path, nargs="+")
-    guess.add_argument(
-        "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
-    )
+    takes_own(guess)
     guess.add_argument("--box", action="append", default=[], metavar="X,Y,WIDTH,HEIGHT", help="a person, in px")
     guess.add_argument("--detections", type=Path, help="people: a detector's file, pictures called by their image ids")
     guess.add_argument("--results", type=Path, help="also write people to this results file in COCO's form")
@@ -129,9 +132,7 @@ def parser() -> argparse.ArgumentParser:
         else:
             other.add_argument("--batch", type=positive, default=1, help="images a call")
             other.add_argument("--rounds", type=positive, default=15, help="turns of each contestant")
-        other.add_argument(
-            "--own", action="append", default=[], metavar="FILE.py:NAME", help="a binarizer of one's own that may run"
-        )
+        takes_own(other)
     draw = command("draw", commands.draw_command)
     draw.add_argument("results", type=Path, help="a results file in COCO's form")
     draw.add_argument("folder", type=Path, help="the data set, with annotations/ and the split's pictures")
