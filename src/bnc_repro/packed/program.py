@@ -36,8 +36,7 @@ from .kernels import (
     winograd_output,
 )
 
-IMAGE, FLOAT, STEM_POOL, QUARTER = range(4)
-COUNT, CODES, LOOKUP = range(4, 7)
+IMAGE, FLOAT, STEM_POOL, QUARTER, COUNT, CODES, LOOKUP = range(7)
 UPSAMPLE, UPSAMPLE_WORDS, MEAN, OUTPUT = range(7, 11)
 COLUMNS = 21
 _NARROW, _WIDE, _SINGLE = 16 * NARROW_TILE[1], 16 * WIDE_TILE[1], 16 * SINGLE_TILE[1]
@@ -347,5 +346,5 @@ def run(operations, x, y):
 
 def kept_on_disk() -> bool:
     """Whether an earlier process compiled `run` for this machine, and numba kept it."""
-    cache = run._cache  # numba says no other way where it keeps a function
-    return any(Path(cache.cache_path).glob(f"*{STAMP}*"))
+    folder = run._cache.cache_path  # numba says no other way where it keeps a function
+    return any(Path(folder).glob(f"*{STAMP}*"))
