@@ -37,26 +37,41 @@ def float_weights(weight: np.ndarray, outputs: int, single: bool = False) -> tup
     return array, wide
 
 
-def winograd_weights(weight: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """weight (O, 3, 7, 7), stride 2 -> the arrays of `program.winograd`, its matrix (7, 7), and whether tiles are wide.
+WINOGRAD_POINTS = np.array([0, 1, -1, 2, -2, 0.5])  # infinity stands before the last one
 
-    F(4, 4) along the rows (Toom and Cook; Lavin and Gray, 1509.09308), over even and odd columns at once: 4 sums of 4
-    products from 7 products, at the points 0, 1, -1, 2, -2, 1/2 and infinity.
-    """
-    points = np.array([0, 1, -1, 2, -2, 0.5])
+
+def _filtering(taps: int, finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """F(4, taps) at `finite` points and infinity: matrices of the inputs and of the taps, balanced by powers of 2."""
 
     def powers(count: int) -> np.ndarray:
-        finite = points[:, None] ** np.arange(count)
-        return np.vstack((finite, np.eye(count)[-1]))
+        return np.insert(finite[:, None] ** np.arange(count), 5, np.eye(count)[-1], axis=0)
 
-    matrix, kernel = np.linalg.inv(powers(7)).T, powers(4)
+    matrix, kernel = np.linalg.inv(powers(len(finite) + 1)).T, powers(taps)
     balance = 2.0 ** np.round(np.log2(np.sqrt(np.abs(matrix).sum(1) / np.abs(kernel).sum(1))))
-    matrix, kernel = matrix / balance[:, None], kernel * balance[:, None]
-    phases = np.stack((weight[..., 0::2], np.pad(weight[..., 1::2], ((0, 0),) * 3 + ((0, 1),))), 3)  # (O, 3, 7, 2, 4)
-    transformed = np.einsum("pk,ocrfk->porfc", kernel, phases).reshape(7, len(weight), 42)
-    arrays = [float_weights(of_point, outputs) for of_point in transformed]
-    together = np.concatenate([array for array, _ in arrays] + [np.zeros(outputs), np.ones(outputs)])
-    return vector(together, together.size), vector(matrix.ravel(), 56), arrays[0][1]
+    return matrix / balance[:, None], kernel * balance[:, None]
+
+
+def winograd_weights(weight: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """weight (O, 3, 7, 7), stride 2 -> the arrays of `program.winograd`, its matrix (7, 7, 8), and whether tiles are
+    wide.
+
+    Filtering along the rows (Toom and Cook; Lavin and Gray, 1509.09308), even and odd columns at once: 4 sums of 4 and
+    of 3 products from 7 and from 6 products, at the points 0, 1, -1, 2, -2, infinity and, for even columns alone, 1/2.
+    """
+    even, even_taps = _filtering(4, WINOGRAD_POINTS)
+    odd, odd_taps = _filtering(3, WINOGRAD_POINTS[:-1])
+    matrix = np.zeros((7, 7, 8))  # lanes: a pair of pixels, 3 channels each
+    matrix[:, :, :3] = even[:, :, None]
+    matrix[:6, :6, 3:6] = odd[:, :, None]
+    arrays, wide = [], 0
+    for point in range(7):
+        products = [np.einsum("k,ocrk->orc", even_taps[point], weight[..., 0::2])]
+        if point < 6:
+            products.append(np.einsum("k,ocrk->orc", odd_taps[point], weight[..., 1::2]))
+        array, wide = float_weights(np.concatenate(products, 2).reshape(len(weight), -1), outputs)
+        arrays.append(array)
+    together = np.concatenate([*arrays, np.zeros(outputs), np.ones(outputs)])
+    return vector(together, together.size), vector(matrix.ravel(), matrix.size), wide
 
 
 def sign_words(negative: np.ndarray) -> np.ndarray:

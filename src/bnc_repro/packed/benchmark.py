@@ -1,9 +1,11 @@
 """What packed inference buys: its processor time beside everything else here that runs the same network.
 
 Contestants take turns in one process, in an order that turns with the rounds, so that a busy machine slows all of them
-alike; a ratio is taken within a round and summed up by quartiles. Time is the processor's, of all threads of the
-process. Everybody gets one thread and the same images in memory. The float twin is the same network with both operands
-float: what one would deploy instead. int8 is quantized with scales calibrated on noise: its time, not its accuracy.
+alike; a ratio is taken within a round and summed up by quartiles. A turn begins with a call that does not count: what
+is measured is image after image, not the cold start after another contestant. Time is the processor's, of all threads
+of the process. Everybody gets one thread and the same images in memory. The float twin is the same network with both
+operands float: what one would deploy instead. int8 is quantized with scales calibrated on noise: its time, not its
+accuracy.
 """
 
 import copy
@@ -27,7 +29,7 @@ from ..layers.binary import BinaryConv2d, BinaryLinear
 PACKED, EAGER, CHANNELS_LAST = "packed", "torch float32", "torch float32, channels_last"
 ONNXRUNTIME, ONNXRUNTIME_INT8 = "onnxruntime float32", "onnxruntime int8"
 OPENVINO, OPENVINO_INT8 = "OpenVINO float32", "OpenVINO int8"
-SHORTEST_TURN_S = 0.02  # a shorter call is repeated within its turn: what is used, not the cold start after another
+SHORTEST_TURN_S = 0.02  # a shorter call is repeated within its turn
 
 
 @dataclass
@@ -136,7 +138,7 @@ def compare(
 
 
 def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of processor time a call of each, by round, after two that do not count."""
+    """Milliseconds of processor time a call of each, by round; the first call of each turn does not count."""
     names, repeats = list(calls), {}
     for name, call in calls.items():
         call()
@@ -145,6 +147,7 @@ def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str
     for turn in range(rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
+            calls[name]()
             milliseconds[name].append(1000 * _seconds(calls[name], repeats[name]))
     return milliseconds
 

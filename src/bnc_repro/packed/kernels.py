@@ -19,10 +19,10 @@ from .lanes import BYTES, F32, FLOATS, HALVES, HOST, I8, I16, I32, I64, INTS, WO
 
 # A tile is a block of registers: so many pixels times so many vectors of outputs (16 floats, or 8 words).
 NARROW_TILE = (14, 1) if HOST.wide else (6, 1)
-WIDE_TILE = (6, 4) if HOST.wide else (6, 1)
+WIDE_TILE = (4, 4) if HOST.wide else (6, 1)
 SINGLE_TILE = (1, 4)  # for one row of a matrix
 NARROW_COUNT = (8, 2) if HOST.wide else (2, 2)
-WIDE_COUNT = (4, 4) if HOST.wide else (2, 2)
+WIDE_COUNT = (5, 4) if HOST.wide else (2, 2)
 LOOKUP_OUTPUTS = 64
 CHUNK = 16  # so many triples of lookups until bytes would overflow
 TABLES = 289 * 16
@@ -298,14 +298,14 @@ def interleave(e: Emitter, red, green, blue, target):
 
 @emitted(4)
 def winograd_input(e: Emitter, source, matrix, target, step):
-    """One tile of a row, 14 pixels of 3: matrix (7, 7) times its 7 pairs of pixels (6 floats) -> 7 points of 6 floats,
-    `step` bytes apart. Reads and writes two floats more each."""
+    """One tile of a row, 14 pixels of 3: matrix (7, 7, 8) times its 7 pairs of pixels (6 floats) -> 7 points of 6
+    floats, `step` bytes apart. Reads and writes two floats more each."""
     short = ir.VectorType(F32, 8)
     pairs = [e.load(short, source, 24 * j) for j in range(7)]
     for point in range(7):
         total = None
         for j, pair in enumerate(pairs):
-            factor = e.splat(e.load(F32, matrix, 28 * point + 4 * j), 8)
+            factor = e.load(short, matrix, 32 * (7 * point + j))
             total = (
                 e.builder.fmul(factor, pair) if total is None else e.call("llvm.fma.v8f32", short, factor, pair, total)
             )
@@ -323,11 +323,11 @@ def winograd_output(e: Emitter, points, step, bias, slope, target, pixel_bytes):
         ones, twos = (even1, even2) if i % 2 == 0 else (odd1, odd2)
         total = b.fadd(ones, start)
         total = e.fma(ir.Constant(FLOATS, [float(2**i)] * 16), twos, total)
-        total = e.fma(ir.Constant(FLOATS, [0.5**i] * 16), m[5], total)
+        total = e.fma(ir.Constant(FLOATS, [0.5**i] * 16), m[6], total)
         if i == 0:
             total = b.fadd(total, m[0])
         if i == 3:
-            total = b.fadd(total, m[6])
+            total = b.fadd(total, m[5])
         e.store(e.prelu(total, negative), target, b.mul(pixel_bytes, I64(i)))
 
 

@@ -1,7 +1,7 @@
 """Vectors for numba: what the kernels need of LLVM, written so that LLVM chooses the instructions.
 
 A kernel's innermost part is *emitted*: Python lists of LLVM values stand for a block of registers, so one text serves
-every block size. Addresses are int64. `HOST` says what this processor has; only `table_lookup` names an instruction.
+every block size. Addresses are int64. `HOST` says what the processor has; only `table_lookup` names an instruction.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -32,11 +32,13 @@ class Host:
 
 
 def _host() -> Host:
-    features = llvm.get_host_cpu_features()
-    wide = bool(features.get("avx512f") and features.get("avx512vl"))
-    return Host(
-        llvm.get_host_cpu_name(), bool(features.get("avx2")), wide, wide and bool(features.get("avx512vpopcntdq"))
-    )
+    """The processor that numba compiles for: this one, or what NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say."""
+    features = {name for name, there in llvm.get_host_cpu_features().items() if there}
+    if config.CPU_FEATURES is not None:
+        features = {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+    wide = {"avx512f", "avx512vl"} <= features
+    name = config.CPU_NAME or llvm.get_host_cpu_name()
+    return Host(name, "avx2" in features, wide, wide and "avx512vpopcntdq" in features)
 
 
 HOST = _host()

@@ -100,13 +100,13 @@ def float_product(source, table, tiles, rows, row_bytes, products, weights, bias
 def winograd(source, table, tiles, tiles_a_row, weights, bias, slope, outputs, sums, target, wide):
     """A row of a 7x7/2 convolution of 3 channels, 4 pixels a tile, from its seven transformed input rows.
 
-    weights: 7 points of (outputs / block, 7, 6, block), then `outputs` zeros and ones.
+    weights: 7 points of (outputs / block, 7, 6, block), 3 in place of 6 at the last, then `outputs` zeros and ones.
     """
     step = tiles_a_row * 24 + 8
-    zeros = weights + 7 * outputs * 42 * 4
+    zeros = weights + (6 * 42 + 21) * outputs * 4
     for point in range(7):
         float_product(
-            source + point * step, table, tiles, 7, 7 * step, 6, weights + point * outputs * 42 * 4,
+            source + point * step, table, tiles, 7, 7 * step, 6 if point < 6 else 3, weights + point * outputs * 42 * 4,
             zeros, zeros + 4 * outputs, outputs, sums + point * (tiles_a_row + 1) * outputs * 4, 0, wide,
         )  # fmt: skip
     for t in range(tiles_a_row):
