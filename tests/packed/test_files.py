@@ -16,6 +16,7 @@ from networks import BINARY
 
 RECIPE = {"network": "resnet20", "width": 16, "blocks": [2, 2], "data": {"kind": "fashion_mnist"}, "seed": 3}
 LABELS = ["bag", "Stiefelette ß", "靴"]
+SKELETON = {"names": ["nose", "tail"], "limbs": [[0, 1]]}
 SIZE = (20, 24)
 
 
@@ -33,18 +34,17 @@ def packed():
 @pytest.fixture
 def file(packed, tmp_path) -> Path:
     path = tmp_path / "small.safetensors"
-    files.save(packed, path, RECIPE, LABELS)
+    files.save(packed, path, RECIPE, LABELS, SKELETON)
     return path
 
 
 def test_a_round_trip_is_bit_equal(packed, file):
-    loaded, recipe, labels = files.load(file)
+    loaded = files.load(file)
     images = noise(5, 3, *SIZE)
-    assert torch.equal(loaded(images), packed(images))
-    assert recipe == RECIPE
-    assert labels == LABELS
-    assert loaded.report.layers == packed.report.layers
-    assert loaded.report.packed_bytes == packed.report.packed_bytes
+    assert torch.equal(loaded.network(images), packed(images))
+    assert (loaded.recipe, loaded.labels, loaded.skeleton) == (RECIPE, LABELS, SKELETON)
+    assert loaded.network.report.layers == packed.report.layers
+    assert loaded.network.report.packed_bytes == packed.report.packed_bytes
 
 
 def test_a_second_round_trip_writes_the_same_bytes(file, tmp_path):
@@ -54,8 +54,8 @@ def test_a_second_round_trip_writes_the_same_bytes(file, tmp_path):
 
 
 def _first_and_rest(file: Path, target: Path) -> tuple:
-    loaded, recipe, labels = files.load(file)
-    return loaded, target, recipe, labels
+    loaded = files.load(file)
+    return loaded.network, target, loaded.recipe, loaded.labels, loaded.skeleton
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_networks_of_every_kind_come_back(name, settings, size, tmp_path):
     packed, path = pack(network, size, check=False), tmp_path / "packed.safetensors"
     files.save(packed, path, {"network": name}, [])
     images = noise(2, settings.get("channels", 3), *size)
-    assert torch.equal(files.load(path)[0](images), packed(images))
+    assert torch.equal(files.load(path).network(images), packed(images))
 
 
 def test_a_network_of_somebodys_own_is_not_written_as_its_class_cannot_be_read_back(tmp_path):

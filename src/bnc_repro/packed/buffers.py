@@ -119,14 +119,16 @@ class Program:
         self._maps: dict[tuple[int, int, int], Map] = {}
         self._lookups = kernels.lookup_tables() if weights.kernel == "tables" else None
         self._counts = aligned(4 * kernels.LOOKUP_OUTPUTS, np.int16)
+        self.step_of: list[int] = []  # of each operation
         current: Any = None
-        for step, prepared in zip(plan.steps, weights.steps):
+        for i, (step, prepared) in enumerate(zip(plan.steps, weights.steps)):
             if isinstance(step, Convolution):
                 current = self._convolution(step, prepared, plan)
             elif isinstance(step, BinaryBlock):
                 current = self._block(step, prepared, current)
             else:
                 self._linear(step, prepared, current)
+            self.step_of += [i] * (len(self._operations) - len(self.step_of))
         self.shape = output_shape(plan)
         self.operations = np.zeros((len(self._operations), program.COLUMNS), np.int64)
         for i, row in enumerate(self._operations):
@@ -134,6 +136,14 @@ class Program:
 
     def __call__(self, x: int, y: int) -> None:
         program.run(self.operations, x, y)
+
+    def alone(self, operation: int, x: int, y: int) -> None:
+        """One operation, for whoever takes its time."""
+        program.run(self.operations[operation : operation + 1], x, y)
+
+    def of_bits(self, operation: int) -> bool:
+        """Whether an operation is of a binary convolution, and no float one."""
+        return self.operations[operation, 0] in program.BINARY
 
     def _keep(self, array: np.ndarray) -> int:
         self.kept.append(array)

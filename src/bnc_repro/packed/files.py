@@ -1,11 +1,12 @@
 """A packed network's file: bits, the float rest and a description, as safetensors. Nothing in it can run.
 
-Header: the plan as JSON, the recipe and the labels, a version, and a checksum over all of them and every tensor,
-which is compared before anything is used.
+Header: the plan as JSON, the recipe, the labels and the skeleton, a version, and a checksum over all of them and every
+tensor, which is compared before anything is used.
 """
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,17 @@ KEY = "bnc_repro"  # of the metadata
 LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What a file holds: the network, its recipe in plain values ({}: none), the names of its classes or keypoints, and
+    for keypoints the skeleton."""
+
+    network: PackedNetwork
+    recipe: dict
+    labels: list[str]
+    skeleton: dict | None
+
+
 def _checksum(arrays: dict[str, np.ndarray], text: str) -> str:
     total = hashlib.sha256(text.encode())
     for name in sorted(arrays):
@@ -27,8 +39,15 @@ def _checksum(arrays: dict[str, np.ndarray], text: str) -> str:
     return total.hexdigest()
 
 
-def save(packed: PackedNetwork, path: str | Path, recipe: dict | None = None, labels: list[str] | None = None) -> int:
-    """Write a packed network with its checkpoint's recipe and labels, atomically; the file's size in bytes is returned.
+def save(
+    packed: PackedNetwork,
+    path: str | Path,
+    recipe: dict | None = None,
+    labels: list[str] | None = None,
+    skeleton: dict | None = None,
+) -> int:
+    """Write a packed network with its checkpoint's recipe, labels and skeleton, atomically; the file's size in bytes is
+    returned.
 
     Raises ValueError for a network that was packed layer by layer: its float part is a model of its own.
     """
@@ -39,7 +58,9 @@ def save(packed: PackedNetwork, path: str | Path, recipe: dict | None = None, la
             "this network was packed layer by layer, a file holds whole packed networks; keep it by torch.export.save"
         )
     arrays = {"bits": packed.bits.numpy(), "floats": packed.floats.numpy()}
-    text = json.dumps({"plan": packed.description, "recipe": recipe or {}, "labels": labels or []})
+    text = json.dumps(
+        {"plan": packed.description, "recipe": recipe or {}, "labels": labels or [], "skeleton": skeleton}
+    )
     header = {"format": FORMAT, "checksum": _checksum(arrays, text), "content": text}
     with atomic(Path(path)) as temporary:  # one entry: safetensors writes several in any order
         save_file(arrays, temporary, metadata={KEY: json.dumps(header)})
@@ -58,8 +79,8 @@ def is_packed(path: str | Path) -> bool:
         return False
 
 
-def load(path: str | Path, kernel: str | None = None) -> tuple[PackedNetwork, dict, list[str]]:
-    """The network in a packed file, its recipe and its labels; `kernel` as `pack` takes it.
+def load(path: str | Path, kernel: str | None = None) -> Loaded:
+    """What a packed file holds; `kernel` as `pack` takes it.
 
     Raises ValueError for a file that is not there, cut short, changed, of another form, or of something else.
     """
@@ -85,4 +106,4 @@ def load(path: str | Path, kernel: str | None = None) -> tuple[PackedNetwork, di
         plan = plan_from(arrays["bits"], arrays["floats"], content["plan"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}; pack its checkpoint again") from error
-    return PackedNetwork(plan, kernel), content["recipe"], content["labels"]
+    return Loaded(PackedNetwork(plan, kernel), content["recipe"], content["labels"], content["skeleton"])

@@ -33,12 +33,12 @@ class Host:
 
 def _host() -> Host:
     """The processor that numba compiles for: this one, or what NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say."""
-    features = {name for name, there in llvm.get_host_cpu_features().items() if there}
-    if config.CPU_FEATURES is not None:
-        features = {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+    features = {feature for feature, present in llvm.get_host_cpu_features().items() if present}
+    wanted, name = getattr(config, "CPU_FEATURES", None), getattr(config, "CPU_NAME", None)
+    if wanted is not None:
+        features = {feature[1:] for feature in wanted.split(",") if feature.startswith("+")}
     wide = {"avx512f", "avx512vl"} <= features
-    name = config.CPU_NAME or llvm.get_host_cpu_name()
-    return Host(name, "avx2" in features, wide, wide and "avx512vpopcntdq" in features)
+    return Host(name or llvm.get_host_cpu_name(), "avx2" in features, wide, wide and "avx512vpopcntdq" in features)
 
 
 HOST = _host()

@@ -1,0 +1,270 @@
+"""What packing buys, in rows: measured on this machine, or published from others in results/packed.csv.
+
+A row is one contestant on one network: milliseconds of processor time of one thread with quartiles, the ratio to the
+packed network within a round, bytes and operations of both networks, and the device. The networks are as initialised:
+time does not depend on the weights.
+"""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ..convert import binarize
+from ..cost import cost
+from ..networks import create_network
+from ..packed import PackedNetwork, pack
+from ..packed.benchmark import CHANNELS_LAST, EAGER, ONNXRUNTIME, PACKED, compare, one_thread
+from ..packed.latency import StepTime
+from ..recipe.build import make_recipe
+from ..recipe.clone import project_root
+from ..run import packed as run_packed
+from ..run.device import device_name
+from ..run.identity import folder_of
+from ..training import checkpoint
+from ..training.checkpoint import atomic
+from . import tables
+
+BINARY = {"weight_binarizer": "ste", "activation_binarizer": "approx_sign"}
+CONVERTED = "torchvision resnet18"  # by `binarize`: packed layer by layer, its twin is torchvision's own
+NETWORKS = {  # name: (H, W), outputs
+    "bireal18": ((224, 224), {"num_classes": 1000}),
+    "bireal34": ((224, 224), {"num_classes": 1000}),
+    "resnet20": ((32, 32), {"num_classes": 10}),
+    "sbpn": ((256, 192), {"num_keypoints": 17}),
+    CONVERTED: ((224, 224), {"num_classes": 1000}),
+}
+KEY = ["device", "network", "batch", "kernel", "contestant"]  # what names a row
+
+
+def networks(name: str) -> tuple[nn.Module, nn.Module]:
+    """The binary network, and the one whose float twin is the measure: itself, or the model before its conversion."""
+    size, outputs = NETWORKS[name]
+    torch.manual_seed(0)
+    if name == CONVERTED:
+        from torchvision.models import resnet18
+
+        original = resnet18(**outputs).eval()
+        network = copy.deepcopy(original)
+        binarize(network, **BINARY, input_size=(3, *size))
+        return network.eval(), original
+    network = create_network(name, **outputs, **BINARY).eval()
+    return network, network
+
+
+def measure(
+    name: str, *, rounds: int = 25, batch: int = 1, kernel: str | None = None, rivals: tuple[str, ...] = ()
+) -> tuple[pd.DataFrame, PackedNetwork]:
+    """The rows of one network on this machine, and the packed network.
+
+    `rivals` and `kernel` as in `packed.benchmark.compare` and `pack`. Contestants that are not installed are left out;
+    `frame.attrs["absent"]` names them with the reason.
+    """
+    size = NETWORKS[name][0]
+    network, original = networks(name)
+    packed = pack(network, size, kernel=kernel)
+    comparison = compare(packed, original, size, batch=batch, rounds=rounds, names=rivals)
+    with one_thread():
+        device = device_name(torch.device("cpu"))
+    binary_cost, float_cost = (cost(one, (3, *size))[-1] for one in (network, original))
+    if original is network:
+        float_cost = cost(create_network(name, **NETWORKS[name][1]), (3, *size))[-1]
+    lines = []
+    for contestant, values in comparison.milliseconds.items():
+        lower, median, upper = np.percentile(values, [25, 50, 75])
+        low, ratio, high = comparison.ratio(contestant)
+        lines.append(
+            {
+                "device": device,
+                "network": name,
+                "batch": batch,
+                "kernel": packed.kernel,
+                "contestant": contestant,
+                "height": size[0],
+                "width": size[1],
+                "ms": median,
+                "ms_lower": lower,
+                "ms_upper": upper,
+                "ratio": ratio,
+                "ratio_lower": low,
+                "ratio_upper": high,
+                "rounds": rounds,
+                "float_bytes": packed.report.float_bytes,
+                "packed_bytes": packed.report.packed_bytes,
+                "float_ops": float_cost.ops,
+                "binary_ops": binary_cost.ops,
+                "torch": torch.__version__,
+            }
+        )
+    frame = pd.DataFrame(lines)
+    frame.attrs["absent"] = comparison.absent
+    return frame, packed
+
+
+def keep(frame: pd.DataFrame) -> None:
+    """Put rows into results/packed.csv, in place of older ones of the same device, network, batch, kernel and
+    contestant."""
+    path = project_root() / "results" / "packed.csv"
+    rounded = frame.copy()
+    for column in ("ms", "ms_lower", "ms_upper", "ratio", "ratio_lower", "ratio_upper"):
+        rounded[column] = rounded[column].map(lambda value: float(f"{value:.4g}"))
+    rows = pd.concat([published(), rounded]) if path.is_file() else rounded
+    rows = rows.drop_duplicates(KEY, keep="last").sort_values(KEY[:4], kind="stable")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        rows.to_csv(temporary, index=False)
+
+
+def published() -> pd.DataFrame:
+    """The rows of results/packed.csv."""
+    return pd.read_csv(project_root() / "results" / "packed.csv")
+
+
+def of_runs(rows: list[dict]) -> pd.DataFrame:
+    """The first seed of each binary arm as a packed file, made from the run's checkpoint where that is here, else the
+    published one: bytes, and its headline on the validation images beside the one that the run ended with."""
+    lines, seen = [], set()
+    for row in rows:
+        recipe = make_recipe(**row["recipe"])
+        name = run_packed.name_of(row)
+        if name in seen or not (recipe.weight_binarizer and recipe.activation_binarizer):
+            continue
+        seen.add(name)
+        file = folder_of(recipe) / checkpoint.NAMES[0]
+        published_file = run_packed.models() / recipe.profile / f"{name}{run_packed.SUFFIX}"
+        file = run_packed.pack_checkpoint(file)[0] if file.is_file() else published_file
+        value = run_packed.evaluate(file, None, torch.device("cpu"))[row["headline"]]
+        digits = 2 if row["headline"] == "top1" else 4
+        lines.append(
+            {
+                "run": f"{name}, seed {row['seed']}",
+                "float32 parameters, kB": f"{4 * row['parameters'] / 1e3:,.0f}",
+                "packed file, kB": f"{file.stat().st_size / 1e3:,.0f}",
+                "measure": row["headline"],
+                "run's end": f"{row['metrics'][row['headline']]:.{digits}f}",
+                "packed file": f"{value:.{digits}f}",
+            }
+        )
+    return pd.DataFrame(lines).set_index("run").rename_axis(None)
+
+
+def here(profile: str) -> pd.DataFrame:
+    """The rows that notebook 07 measured on this machine, where it did; else the published ones."""
+    file = measured_here(profile)
+    return pd.read_csv(file) if file.is_file() else published()
+
+
+def measured_here(profile: str) -> Path:
+    """The file of what notebook 07 measured."""
+    return project_root() / "runs" / profile / "packed.csv"
+
+
+def keep_here(frame: pd.DataFrame, profile: str) -> None:
+    """Write what notebook 07 measured, for the verdict."""
+    measured_here(profile).parent.mkdir(parents=True, exist_ok=True)
+    with atomic(measured_here(profile)) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
+def best_int8(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each device, network, batch and kernel the fastest int8 contestant; its name says it."""
+    int8 = rows[rows["contestant"].str.endswith("int8")]
+    return int8.sort_values("ms").drop_duplicates(KEY[:4])
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """One machine's networks, a line each: milliseconds packed, how many times that the others take, operations and
+    bytes of the float twin over those of the binary network."""
+    lines = []
+    fastest = best_int8(rows).set_index(KEY[:4])
+    for key, group in rows.groupby(KEY[:4], sort=False):
+        contestants = group.set_index("contestant")
+        first = contestants.loc[PACKED]
+        line = {
+            "network": f"{first['network']}, {first['height']}×{first['width']}",
+            "kernel": first["kernel"],
+            "packed, ms": f"{first['ms']:.3g}",
+        }
+        for title, name in (("torch", EAGER), ("channels_last", CHANNELS_LAST), ("onnxruntime", ONNXRUNTIME)):
+            line[title] = f"{contestants.loc[name, 'ratio']:.1f}" if name in contestants.index else "–"
+        line["fastest int8"] = "–"
+        if key in fastest.index:
+            name = fastest.loc[key, "contestant"].removesuffix(" int8")
+            line["fastest int8"] = f"{fastest.loc[key, 'ratio']:.1f} ({name})"
+        line["fewer OPs"] = f"{first['float_ops'] / first['binary_ops']:.1f}"
+        line["fewer bytes"] = f"{first['float_bytes'] / first['packed_bytes']:.1f}"
+        lines.append(line)
+    return pd.DataFrame(lines).set_index("network").rename_axis(None)
+
+
+def contestants(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every contestant of one network with its quartiles."""
+    first = rows.iloc[0]
+    lines = [
+        (
+            row["contestant"],
+            f"{row['ms']:.3g} ({row['ms_lower']:.3g}, {row['ms_upper']:.3g})",
+            f"{row['ratio']:.2f} ({row['ratio_lower']:.2f}, {row['ratio_upper']:.2f})",
+        )
+        for _, row in rows.iterrows()
+    ]
+    where = f"{first['network']}, {first['height']}×{first['width']}, batch {first['batch']}, kernel {first['kernel']}"
+    return pd.DataFrame(lines, columns=[where, "ms, median (quartiles)", "times packed, median (quartiles)"])
+
+
+def fastest_kernel(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the kernel that `pack` chose or that was the fastest there, of each device, network and batch."""
+    packed = rows[rows["contestant"] == PACKED].sort_values("ms").drop_duplicates(KEY[:3])
+    return rows.merge(packed[KEY[:4]], on=KEY[:4])
+
+
+def steps(times: list[StepTime]) -> pd.DataFrame:
+    """The steps of a packed network as a table, with the whole network as the last line."""
+    lines = [(step.layer, step.bits, step.floats, step.twin) for step in times]
+    lines.append(("the whole network", *(sum(values) for values in list(zip(*lines, strict=True))[1:])))
+    frame = pd.DataFrame(lines, columns=["step", "binary convolution, ms", "float rest, ms", "torch float32, ms"])
+    frame["times"] = frame["torch float32, ms"] / (frame["binary convolution, ms"] + frame["float rest, ms"])
+    return frame.set_index("step")
+
+
+def floor(times: list[StepTime]) -> str:
+    """Amdahl's law in a sentence: what would be left if binary convolutions cost nothing."""
+    bits, floats, twin = (sum(getattr(step, name) for step in times) for name in ("bits", "floats", "twin"))
+    share = 100 * floats / (bits + floats)
+    return (
+        f"Binary convolutions take {bits:.2f} ms, the float rest {floats:.2f} ms ({share:.0f} % of the time). If the "
+        f"binary convolutions cost nothing, the network would be {twin / floats:.0f} times as fast as torch's float32 "
+        f"instead of {twin / (bits + floats):.1f} times: the float stem and shortcuts are the floor."
+    )
+
+
+def balance(rows: pd.DataFrame) -> list[str]:
+    """Performance against complexity, a sentence for each network: operations, time and bytes, twin over binary."""
+    sentences = []
+    for _, group in fastest_kernel(rows).groupby(KEY[:3], sort=False):
+        contestants = group.set_index("contestant")
+        first = contestants.loc[PACKED]
+        sentence = f"{first['network']}: {first['float_ops'] / first['binary_ops']:.1f} times fewer OPs"
+        sentence += f", {contestants.loc[EAGER, 'ratio']:.1f} times as fast as its float twin in torch"
+        best = best_int8(group)
+        if len(best):
+            runtime = best.iloc[0]["contestant"].removesuffix(" int8")
+            sentence += f", {best.iloc[0]['ratio']:.1f} times as fast as in int8 ({runtime})"
+        sentences.append(f"{sentence}, {first['float_bytes'] / first['packed_bytes']:.1f} times smaller.")
+    return sentences
+
+
+def page(rows: pd.DataFrame) -> str:
+    """A table for each machine, as Markdown."""
+    parts = []
+    for device, measured in fastest_kernel(rows).groupby("device", sort=False):
+        parts += [f"**{device}**", tables.markdown(summary(measured).reset_index(names="network"))]
+    return "\n\n".join(parts)
+
+
+def largest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the machine that has the most."""
+    return rows[rows["device"] == rows["device"].value_counts().index[0]]
