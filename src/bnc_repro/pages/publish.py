@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from ..evidence import plots, tables, tuning, verdict
+from ..evidence import plots, speed, tables, tuning, verdict
 from ..evidence.rows import published, read_row
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
@@ -17,10 +17,10 @@ from ..recipe.schema import EXPERIMENTS, PROFILES, Recipe
 from ..run.identity import data_fingerprint, folder_of
 from ..training.checkpoint import atomic, write_json
 from ..training.progress import log
-from . import notebook
+from . import models, notebook
 
 MARKS = "<!-- {}:begin -->", "<!-- {}:end -->"
-PAGES = ("README.md", "docs/real-data-verdict.md")  # hold tables between marks
+PAGES = ("README.md", "docs/real-data-verdict.md", "docs/how-to/pack.md")  # hold tables between marks
 
 
 def publish(remove: bool = False) -> list[Path]:
@@ -51,6 +51,7 @@ def publish(remove: bool = False) -> list[Path]:
                     path.unlink()
                 else:
                     log.warning(f"{path} is of no arm and seed of {profile} any more; `publish --remove` takes it away")
+        written += models.pack_published(profile)
     return [*written, *write_pages(root)]
 
 
@@ -135,6 +136,8 @@ def with_results(text: str) -> str:
         "times": tables.markdown(times),
         "small": tables.markdown(verdict.table(*small)),
         "answer": verdict.title(small[2]),
+        "speed": speed.page(speed.published()),
+        "balance": "\n".join(f"- {sentence}" for sentence in speed.balance(speed.largest(speed.published()))),
     }
     for name, lines in blocks.items():
         begin, end = (mark.format(name) for mark in MARKS)

@@ -12,6 +12,8 @@ from ..run.identity import data_fingerprint
 from ..training.checkpoint import write_json
 from . import notebook
 
+READ = {"04-verdict": EXPERIMENTS, "07-what-binary-buys": ("imagenet_resnet", "coco_pose")}  # of several experiments
+
 
 def notebook_modules(name: str) -> list[str]:
     """The modules that a notebook's stage runs: those that its cells import, `pages.notebook` and the command line, and
@@ -24,7 +26,7 @@ def notebook_modules(name: str) -> list[str]:
             imported |= {base} | {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
     skipped = {"run", "run.execute", "run.judge", "run.tasks"}  # whose imports are those of every experiment
     imported_by_cells = closure({module for module in imported - skipped if module and file_of(module)}, skipped)
-    read = EXPERIMENTS if name == "04-verdict" else filter(None, [notebook.STAGES[name]])
+    read = READ.get(name) or filter(None, [notebook.STAGES[name]])
     return sorted({"__main__", *imported_by_cells}.union(*map(modules, read)))
 
 

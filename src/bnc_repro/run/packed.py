@@ -27,10 +27,15 @@ def load_network(
     the CPU. Raises ValueError as `judge.load_network` and `files.load` do."""
     if not files.is_packed(path):
         return *judge.load_network(path, device, own), device
-    packed, recipe, labels = files.load(path)
-    if not recipe:
+    loaded = _with_recipe(path)
+    return loaded.network, make_recipe(**loaded.recipe), loaded.labels, CPU
+
+
+def _with_recipe(path: str | Path) -> files.Loaded:
+    loaded = files.load(path)
+    if not loaded.recipe:
         raise ValueError(f"{path} carries no recipe, so its data is not known; pack it from a checkpoint")
-    return packed, make_recipe(**recipe), labels, CPU
+    return loaded
 
 
 def evaluate(path: str | Path, data: str | None, device: torch.device, own: Collection[str] = ()) -> dict:
@@ -44,34 +49,36 @@ def predict(path: str | Path, pictures: list[Path], device: torch.device, own: C
     if not files.is_packed(path):
         yield from judge.predict(path, pictures, device, own)
         return
-    network, recipe, labels, device = load_network(path, device, own)
-    yield from judge.predict_with(network, recipe, labels, pictures, device)
+    loaded = _with_recipe(path)
+    facts = {"skeleton": loaded.skeleton} if loaded.skeleton else {}
+    yield from judge.predict_with(loaded.network, make_recipe(**loaded.recipe), loaded.labels, pictures, CPU, **facts)
 
 
 def pack_checkpoint(path: Path, file: Path | None = None, own: Collection[str] = ()) -> tuple[Path, Report, int]:
     """Pack the network of a checkpoint into `file`, the checkpoint's name with .safetensors unless given; the file,
     what `pack` reports and the file's size in bytes. Raises ValueError for a network that is no program as a whole."""
-    network, recipe, labels = _unpacked(path, own)
+    network, recipe, labels, skeleton = _unpacked(path, own)
     file = file or path.with_suffix(SUFFIX)
     if file.resolve() == path.resolve():
         raise ValueError(f"{file} is the checkpoint itself; name another file for the packed network")
     packed = pack(network, recipe.data.image_size)
-    return file, packed.report, files.save(packed, file, as_dict(recipe), list(labels))
+    return file, packed.report, files.save(packed, file, as_dict(recipe), list(labels), skeleton)
 
 
 def compare(
     path: Path, *, batch: int = 1, rounds: int = 15, own: Collection[str] = ()
 ) -> tuple[Report, benchmark.Comparison]:
     """What packing the network of a checkpoint buys on this machine; see `packed.benchmark.compare`."""
-    network, recipe, _ = _unpacked(path, own)
+    network, recipe, *_ = _unpacked(path, own)
     packed = pack(network, recipe.data.image_size)
     return packed.report, benchmark.compare(packed, network, recipe.data.image_size, batch=batch, rounds=rounds)
 
 
-def _unpacked(path: Path, own: Collection[str]) -> tuple[nn.Module, Recipe, list[str]]:
+def _unpacked(path: Path, own: Collection[str]) -> tuple[nn.Module, Recipe, list[str], dict | None]:
     if files.is_packed(path):
         raise ValueError(f"{path} is packed already; name the checkpoint that it was packed from")
-    return judge.load_network(path, CPU, own)
+    network, recipe, state = judge._network_and_state(path, CPU, own)
+    return network, recipe, state["labels"], state.get("skeleton")
 
 
 def models() -> Path:
@@ -84,13 +91,21 @@ def published() -> list[str]:
     return sorted(str(path.relative_to(models()).with_suffix("")) for path in models().glob(f"*/*{SUFFIX}"))
 
 
+def name_of(row: dict) -> str:
+    """The name of a row's packed network: <data>-<arm>, with `ablation` between them for arms of `linear_vs_soft`."""
+    data = row["recipe"]["data"]["root"].rstrip("/").rpartition("/")[2]
+    arm = row["arm"].partition(" on ")[0]
+    middle = "ablation-" if row["experiment"] == "linear_vs_soft" else ""
+    return f"{data}-{middle}{arm}".lower().replace(" ", "-")
+
+
 def load(name_or_path: str | Path, kernel: str | None = None) -> PackedNetwork:
     """A packed network from its file, or by the name of a published one such as "small/cifar10-binary"; `kernel` as
     `pack` takes it. Raises ValueError for a name that is not published and for a damaged file."""
     if Path(name_or_path).is_file():
-        return files.load(name_or_path, kernel)[0]
+        return files.load(name_or_path, kernel).network
     if Path(name_or_path).suffix:
         raise ValueError(f"there is no file {name_or_path}; pack a checkpoint by `python -m bnc_repro pack CHECKPOINT`")
     if not published():
         raise ValueError(f"there is no packed network {name_or_path}: nothing is published in {models()}")
-    return files.load(models() / f"{known('packed network', str(name_or_path), published())}{SUFFIX}", kernel)[0]
+    return files.load(models() / f"{known('packed network', str(name_or_path), published())}{SUFFIX}", kernel).network
