@@ -146,16 +146,20 @@ def test_the_smallest_detectable_difference_is_the_claims_own():
 
 
 def test_the_papers_claims_follow_the_same_tests():
-    """The verdict's lines on linear and on the gain: agree, disagree, undecided, with diverged runs too."""
+    """The verdict's line on linear: agrees, disagrees, undecided, with diverged runs too; a gain of ImageNet is not
+    tested here."""
 
     def said(made):
         table = verdict.table([], [], of_data(made))
         return table["verdict"].str.partition(" ")[0].tolist()
 
-    assert said(noisy(8, ste=0, linear=2, mlp=3)) == ["agrees", "agrees"]
-    assert said(noisy(8, ste=0, linear=-2, mlp=1)) == ["disagrees", "disagrees"]
-    assert said(noisy(8, ste=0, ede=0.2, linear=0.1, mlp=0)) == ["undecided", "disagrees"]
-    assert said(lose(noisy(8, ste=0, linear=2, mlp=3), "linear", [0])) == ["undecided", "agrees"]
+    assert said(noisy(8, ste=0, linear=2, mlp=3)) == ["agrees", "not"]
+    assert said(noisy(8, ste=0, linear=-2, mlp=1)) == ["disagrees", "not"]
+    draw = np.random.default_rng(3)
+    wide = rows({arm: draw.normal(80, 2, 8).tolist() for arm in ("ste", "ede", "linear", "mlp")})
+    assert said(wide) == ["undecided", "not"]
+    assert "it stays open" in verdict.title(of_data(wide))
+    assert said(lose(noisy(8, ste=0, linear=2, mlp=3), "linear", [0])) == ["undecided", "not"]
 
 
 def of_data(made):
@@ -181,7 +185,7 @@ def test_only_the_papers_scale_says_reproduced():
 
     assert said("paper", ste=[60.0], float=[70.0], official=[65.8], binary=[64.0]) == "reproduced by official"
     assert said("paper", ste=[60.0], float=[70.0], official=[63.2], binary=[64.0]) == "not reproduced by binary"
-    assert said("gpu", ste=[60.0], float=[70.0], official=[65.8]).startswith("undecided at this scale")
+    assert said("gpu", ste=[60.0], float=[70.0], official=[65.8]).startswith("not tested at this scale")
     assert said("paper", float=[70.0]) == "no binary network finished"
 
 
@@ -191,8 +195,8 @@ def test_only_the_papers_scale_says_reproduced():
         ({"ste": 0, "ede": 1, "linear": 3}, "No", "the learnt linear function is better than each"),
         ({"ste": 0, "identity": 3, "linear": 1}, "No", "the best soft function is worse than the identity"),
         ({"ste": 3, "ede": 0, "identity": 1, "linear": 0}, "Yes", "the best soft function is better than the identity"),
-        ({"ste": 3, "identity": 3, "linear": 0}, "Not decided", "cannot be told from the identity"),
-        ({"ste": 0, "linear": 0}, "Not decided", "it stays open"),
+        ({"ste": 3, "identity": 3, "linear": 0}, "No", "the best soft function is equivalent to the identity"),
+        ({"ste": 0, "linear": 0}, "No", "lie within 0.5 points of each other"),
         ({"ste_sgd": 0, "linear_sgd": 3, "ste_adam": 3, "linear_adam": 0}, "Not decided", "; under adam a hand-made"),
     ],
 )

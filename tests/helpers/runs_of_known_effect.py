@@ -3,15 +3,20 @@
 from bnc_repro.evidence import hypotheses
 
 
-def ablation(values, headline="top1"):
+def ablation(values, headline="top1", rates=None):
     """Rows of arm -> list of values, a seed each; None is a diverged run. An arm is called ESTIMATOR, -PLACEMENT and
-    -OPTIMIZER, as far as they matter."""
+    -OPTIMIZER, as far as they matter. rates: arm -> its learning rate, 0.01 unless said."""
 
     def declared(arm):
         estimator, *condition = arm.split("-")
         place = next((part for part in condition if part in hypotheses.PLACEMENTS), "weights")
         optimizer = next((part for part in condition if part in hypotheses.OPTIMIZERS), "adam")
-        return {"arm": arm, "estimator": estimator, "placement": place, "recipe": {"optimizer": optimizer}}
+        return {
+            "arm": arm,
+            "estimator": estimator,
+            "placement": place,
+            "recipe": {"optimizer": optimizer, "learning_rate": (rates or {}).get(arm, 0.01)},
+        }
 
     return [
         {

@@ -11,7 +11,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from . import hypotheses
+from ..recipe.profiles import arm_fields, experiment_section
+from . import hypotheses, tuning
 from .rows import UNITS, by_arm
 from .statistics import compare, estimate
 
@@ -254,6 +255,42 @@ def forest(rows: list[dict]) -> np.ndarray:
             xlabel=f"difference ({UNITS[rows[0]['headline']]}), paired by seed",
         )
         ax.invert_yaxis()
+    return axes
+
+
+def rates(experiment: str, profile: str) -> np.ndarray:
+    """Held-out accuracy over the learning rate, a panel an optimizer, a line an arm with a dot a seed; its best rate is
+    ringed, and a dashed line stands at the rate that is best for most."""
+    section = experiment_section(experiment, profile)
+    lines = tuning.published(experiment, profile)
+    optimizer = {arm: section["recipe"] | changes for arm, changes in section["arms"].items()}
+    lines = lines.assign(
+        optimizer=lines["arm"].map(lambda arm: optimizer[arm].get("optimizer", "adam")),
+        estimator=lines["arm"].map(lambda arm: arm_fields(arm, section["arms"][arm])["estimator"]),
+    )
+    panels = list(lines.groupby("optimizer", sort=False))
+    estimators = lines["estimator"].unique()
+    colours = dict(zip(estimators, sns.color_palette("colorblind", len(estimators)), strict=True))
+    axes = plt.subplots(
+        1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), 4), layout="constrained", sharey=True, squeeze=False
+    )[1][0]
+    for ax, (name, panel) in zip(axes, panels, strict=True):
+        best = tuning.best(panel)
+        for (arm, estimator), own in panel.groupby(["arm", "estimator"], sort=False):
+            means = own.groupby("learning rate")["held-out"].mean()
+            ax.plot(own["learning rate"], own["held-out"], "o", color=colours[estimator], alpha=0.4, markersize=4)
+            ax.plot(means.index, means, "-", color=colours[estimator], label=estimator)
+            ax.plot(
+                best[arm], means[best[arm]], "o", markersize=11, markerfacecolor="none", color=colours[estimator],
+                markeredgewidth=1.8,
+            )  # fmt: skip
+        ax.axvline(best.mode().max(), color="0.4", linestyle="--", linewidth=1)
+        ax.set_xscale("log")
+        shown = sorted(panel["learning rate"].unique())
+        ax.set_xticks(shown, [f"{rate:g}" for rate in shown])
+        ax.minorticks_off()
+        ax.set(title=name, xlabel="learning rate", ylabel="held-out accuracy (%)" if ax is axes[0] else "")
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     return axes
 
 

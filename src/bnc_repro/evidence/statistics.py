@@ -96,6 +96,29 @@ def p_value(difference: Estimate) -> float:
     return float(2 * stats.t.sf(abs(t), difference.count - 1))
 
 
+def equivalence_p(difference: Estimate, margin: float) -> float:
+    """p of two one-sided t-tests (Schuirmann 1987): that the true mean lies within `margin` of 0; 1 for one value."""
+    if difference.count < 2:
+        return 1.0
+    if difference.deviation == 0:
+        return float(abs(difference.mean) >= margin)
+    error = difference.deviation / math.sqrt(difference.count)
+    return float(stats.t.sf((margin - abs(difference.mean)) / error, difference.count - 1))
+
+
+def without_each(difference: Estimate) -> list[Estimate]:
+    """The estimate without the first seed, without the second, and so on."""
+    values = list(difference.values)
+    return [estimate(values[:i] + values[i + 1 :]) for i in range(len(values))]
+
+
+def equivalent(difference: Estimate, margin: float) -> bool:
+    """Whether the mean lies within `margin` of 0 at the 5 % level, with all seeds and without any one of them."""
+    if difference.count < SEEDS_TO_JUDGE:
+        return False
+    return all(equivalence_p(part, margin) < 0.05 for part in [difference, *without_each(difference)])
+
+
 def holm(values: list[float]) -> list[float]:
     """Holm's adjusted p for a family of separate claims (Holm 1979): reject those below the level."""
     order, adjusted, reached = sorted(range(len(values)), key=values.__getitem__), [0.0] * len(values), 0.0
@@ -113,8 +136,7 @@ def compare(difference: Estimate) -> str:
         return "identical"
     if difference.count < SEEDS_TO_JUDGE:
         return "not judged"
-    values = list(difference.values)
-    estimates = [difference, *(estimate(values[:i] + values[i + 1 :]) for i in range(len(values)))]
+    estimates = [difference, *without_each(difference)]
     if all(part.low > 0 for part in estimates):
         return "above"
     return "below" if all(part.high < 0 for part in estimates) else "undecided"

@@ -126,7 +126,7 @@ def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame
                 "runs": len(arm_rows),
                 "mean (%)": estimate.mean if estimate else "",
                 "sd": estimate.deviation if estimate else "",
-                "collapsed": len(arm_rows) - sum(value > chance + 10 for value in seeds.values()),
+                "collapsed": collapsed(arm_rows, chance),
                 "reversed": sum(slope <= 0 for slope in slopes) if slopes else "",
                 "least open": min(row["metrics"]["open_share"] for row in arm_rows if row["metrics"]) if slopes else "",
                 f"minus {reference}": f"{against.mean:+.2f} [{against.low:+.2f}, {against.high:+.2f}]"
@@ -135,6 +135,11 @@ def reliability(rows: list[dict], reference: str, chance: float) -> pd.DataFrame
             }
         )
     return plain(pd.DataFrame(lines).set_index("arm"), 2)
+
+
+def collapsed(rows: list[dict], chance: float) -> int:
+    """How many runs diverged or end within 10 points of `chance`, in percent."""
+    return sum(row["status"] != "finished" or row["metrics"][row["headline"]] <= chance + 10 for row in rows)
 
 
 def against_published(here: list[list[dict]], profile: str) -> pd.DataFrame:

@@ -58,14 +58,20 @@ def summary(jobs: list[Job], rows: dict[Path, dict]) -> list[str]:
     return lines
 
 
-def table(experiment: str, profile: str) -> pd.DataFrame:
-    """Mean held-out accuracy (%) by arm and learning rate, the best of each arm in brackets: from the published rows,
-    or where there are none from those that the stage `tuning` made here; empty where there are none either."""
+def published(experiment: str, profile: str) -> pd.DataFrame:
+    """The lines of `judged` from the published rows, or where there are none from those that were made here; empty
+    where there are none either."""
+    empty = pd.DataFrame()
     if not tuned(experiment, profile):
-        return pd.DataFrame()
+        return empty
     places = (f"results/{profile}/tuning", f"runs/{profile}/tuning")
-    lines = next((rows for folder in places if len(rows := judged(experiment, profile, folder))), None)
-    if lines is None:
+    return next((lines for folder in places if len(lines := judged(experiment, profile, folder))), empty)
+
+
+def table(experiment: str, profile: str) -> pd.DataFrame:
+    """Mean held-out accuracy (%) by arm and learning rate, the best of each arm in brackets, from `published`."""
+    lines = published(experiment, profile)
+    if lines.empty:
         return pd.DataFrame()
     means, chosen = lines.groupby(["arm", "learning rate"])["held-out"].mean(), best(lines)
     shown = {pair: f"[{mean:.1f}]" if pair[1] == chosen[pair[0]] else f"{mean:.1f}" for pair, mean in means.items()}

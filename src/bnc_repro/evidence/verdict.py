@@ -5,16 +5,25 @@ claim undecided, and with few seeds (the sample's three) a contest is shown, not
 """
 
 import csv
+from collections.abc import Sequence
 
 import pandas as pd
 
 from ..recipe.clone import project_root
-from . import hypotheses, statistics
+from . import hypotheses, statistics, tables
 from .rows import by_arm, sets
 
-FLOOR = "softmax_regression"
 RELATIONS = {"above": "agrees", "below": "disagrees", "not judged": "shown, not judged"}
-WORDS = {"supported": "agrees", "refuted": "disagrees", "undecided": "undecided", "not judged": "shown, not judged"}
+WORDS = {
+    "supported": "agrees",
+    "refuted": "disagrees",
+    "equivalent": "disagrees: they are equivalent",
+    "undecided": "undecided",
+    "not judged": "shown, not judged",
+}
+OTHER_SCALE = "not tested at this scale: other data and a smaller network"
+CLASSIFYING = "paper"  # the preset whose forward pass takes the class of the larger output
+CHANCE = 10  # percent, of the ten classes that `presets` is trained on
 
 
 def claims() -> dict[str, dict]:
@@ -23,9 +32,10 @@ def claims() -> dict[str, dict]:
         return {line["claim"]: line | {"value": float(line["value"])} for line in csv.DictReader(file)}
 
 
-def table(imagenet: list[dict], coco: list[dict], ablation: list[dict]) -> pd.DataFrame:
+def table(imagenet: list[dict], coco: list[dict], ablation: list[dict], presets: Sequence[dict] = ()) -> pd.DataFrame:
     """Every claim of the paper: claimed, measured here with its spread, verdict; lines for each data set and each
-    condition of the ablation. An experiment without rows has no line."""
+    condition of the ablation. An experiment without rows has no line. `presets` are the rows of the profile of that
+    name, which hold the preset whose forward pass classifies."""
     paper, lines = claims(), []
 
     def line(claim: str, claimed: str, measured: str, verdict: str) -> None:
@@ -49,36 +59,30 @@ def table(imagenet: list[dict], coco: list[dict], ablation: list[dict]) -> pd.Da
             f"{_data(rows)}, {'top-1' if unit == 'top1' else unit}: {shown}",
             _reached(rows, estimates, paper[claim]["value"]),
         )
-    for rows in sets(imagenet):
-        floors, (*_, binary) = {row["arm"] for row in rows if row["recipe"].get("network") == FLOOR}, by_arm(rows)
-        for floor, estimates in hypotheses.paired(rows, binary, sorted(floors)).items():
-            verdict = RELATIONS.get(statistics.compare(estimates), "undecided")
-            names = _estimators(rows)
-            shown = f"{names[binary]} − {names[floor]} {hypotheses.shown(estimates, rows[0]['headline'])}"
-            line(
-                "mlp",
-                "it trains a network",
-                f"{_data(rows)}: {shown}",
-                f"{verdict} at this scale (the forward takes sign: preset `fixed`)",
-            )
+    for rows in hypotheses.conditions(presets).values():
+        line("mlp", "it trains a network", *_classifying(rows))
     for test in hypotheses.tests(ablation):
         if test.name == "H1":
             where = ", ".join(filter(None, (_data(ablation), test.condition))) + ": "
             numbers = ", ".join(
                 f"linear − {rival} {hypotheses.shown(e, test.headline)}" for rival, e in test.estimates.items()
             )
-            line("linear", "above each", f"{where}{numbers}", f"{WORDS[test.verdict]} at this scale")
+            why = f": {test.reason}" if test.reason else ""
+            line("linear", "above each", f"{where}{numbers}", f"{WORDS[test.verdict]} at this scale{why}")
     for condition, rows in hypotheses.conditions(ablation).items():
         where = ", ".join(filter(None, (_data(rows), condition))) + ": "
-        measured, verdict = _gain(rows, paper["gain"]["value"])
-        line("gain", f"+{paper['gain']['value']:g} over the best", where + measured, f"{verdict} at this scale")
+        differences = hypotheses.paired(rows, "mlp", hypotheses.hand_made(rows)) if "mlp" in by_arm(rows) else {}
+        measured = ", ".join(
+            f"mlp − {rival} {hypotheses.shown(e, rows[0]['headline'])}" for rival, e in differences.items()
+        )
+        line("gain", f"+{paper['gain']['value']:g} over the best", where + (measured or "too few runs"), OTHER_SCALE)
     return pd.DataFrame(lines)
 
 
 def _reached(rows: list[dict], estimates: dict[str, statistics.Estimate], claimed: float) -> str:
     """Whether the best binary arm's mean reaches the claimed number: only rows of the paper's own scale can say."""
     if rows[0]["profile"] != "paper":
-        return "undecided at this scale: other data and a smaller network"
+        return OTHER_SCALE
     binary = {row["arm"] for row in rows if row["recipe"]["weight_binarizer"]} & estimates.keys()
     if not binary:
         return "no binary network finished"
@@ -88,13 +92,15 @@ def _reached(rows: list[dict], estimates: dict[str, statistics.Estimate], claime
 
 def title(rows: list[dict]) -> str:
     """The title's question in one sentence: where the learnt linear function stands to the hand-made ones (H1), and
-    where the best soft one (by its mean) stands to the identity, which has no shape. No: H1 is supported, or the
-    identity is above the best soft function, in every condition; yes: that is above both; else not decided."""
+    where the best soft one (by its mean) stands to the identity, which has no shape. No: linear is above each or
+    equivalent to it, or the identity is above the best soft function or equivalent to it, in every condition; yes: that
+    is above both; else not decided."""
     clauses, answers = [], set()
     words = {
         "supported": "the learnt linear function is better than each hand-made one",
         "refuted": "a hand-made function is better than the learnt linear one",
         "undecided": "it stays open whether the learnt linear function beats each hand-made one",
+        "equivalent": "the learnt linear function and each hand-made one lie within the margin of each other",
         "not judged": f"the learnt linear function against each hand-made one is shown, {hypotheses.FEW_SEEDS}",
     }
     for test in hypotheses.tests(rows):
@@ -102,20 +108,28 @@ def title(rows: list[dict]) -> str:
             continue
         rival, headline = hypotheses.hardest(test), test.headline
         clause = (f"under {test.condition} " if test.condition else "") + words[test.verdict]
+        clause = clause.replace("the margin", hypotheses.margin(headline))
+        clause += f", as {test.reason}" if test.reason else ""
         clause += f" (weakest: linear − {rival} {hypotheses.shown(test.estimates[rival], headline)})"
         condition_rows = hypotheses.conditions(rows)[test.condition]
         best = _best(condition_rows, leave_out="identity")
         others = [arm for arm in ("linear", "identity") if arm in by_arm(condition_rows) and arm != best]
-        compared = hypotheses.paired(condition_rows, best, others)
-        relations = {arm: statistics.compare(estimate) for arm, estimate in compared.items()}
+        pairs = hypotheses.pairs_of(test.condition, rows, best, others)
+        compared = {arm: pair.difference for arm, pair in pairs.items()}
+        relations = {arm: pair.relation for arm, pair in pairs.items()}
         if "identity" in relations:
-            known = {"above": "is better than", "below": "is worse than", "not judged": "is not judged against"}
+            known = {
+                "above": "is better than",
+                "below": "is worse than",
+                "equivalent": "is equivalent to",
+                "not judged": "is not judged against",
+            }
             word = known.get(relations["identity"], "cannot be told from")
             clause += (
                 f", and the best soft function {word} the identity, which has no shape"
                 f" ({best} − identity {hypotheses.shown(compared['identity'], headline)})"
             )
-        without = test.verdict == "supported" or relations.get("identity") == "below"
+        without = test.verdict in ("supported", "equivalent") or relations.get("identity") in ("below", "equivalent")
         needed = test.verdict == "refuted" and set(relations.values()) == {"above"}
         answers.add(
             "Not judged" if test.verdict == "not judged" else "No" if without else "Yes" if needed else "Not decided"
@@ -183,16 +197,24 @@ def _best(rows: list[dict], leave_out: str = "") -> str:
     return max(means, key=means.__getitem__, default=leave_out)
 
 
-def _gain(rows: list[dict], claimed: float) -> tuple[str, str]:
-    """The MLP against the hand-made function of the highest mean: disagrees if it is below the claimed gain, agrees if
-    it is not and lies above 0, by the rule of `statistics.compare`."""
-    best = _best(rows)
-    difference = hypotheses.paired(rows, "mlp", [best]).get(best)
-    if difference is None:
-        return "too few finished runs", "undecided"
-    missing = statistics.compare(statistics.estimate([value - claimed for value in difference.values]))
-    verdict = "disagrees" if missing == "below" else RELATIONS.get(statistics.compare(difference), "undecided")
-    return f"mlp − {best} {hypotheses.shown(difference, rows[0]['headline'])}", verdict
+def _classifying(rows: list[dict]) -> tuple[str, str]:
+    """What came of the MLP that classifies in the forward pass, against ste, and the verdict: it trains a network if no
+    run collapses and it is not below; it does not if it is below."""
+    arms = [row["arm"] for row in rows if row["recipe"]["preset"] == CLASSIFYING and row["estimator"].startswith("mlp")]
+    values = by_arm(rows)
+    if not arms or "ste" not in values:
+        return "too few finished runs", "undecided at this scale"
+    arm, mean = arms[0], statistics.estimate(list(values[arms[0]].values())).mean
+    collapsed = tables.collapsed([row for row in rows if row["arm"] == arm], CHANCE)
+    runs, against = sum(row["arm"] == arm for row in rows), hypotheses.paired(rows, arm, ["ste"])["ste"]
+    measured = (
+        f"{_data(rows)}, preset `{CLASSIFYING}`: mean {mean:.1f}, {collapsed} of {runs} runs collapsed, "
+        f"− ste {hypotheses.shown(against, rows[0]['headline'])}"
+    )
+    relation = statistics.compare(against)
+    if collapsed == 0 and relation in ("above", "identical", "undecided"):
+        return measured, "agrees at this scale"
+    return measured, f"{RELATIONS.get(relation, 'undecided')} at this scale"
 
 
 def _estimators(rows: list[dict]) -> dict[str, str]:

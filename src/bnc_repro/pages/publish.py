@@ -132,7 +132,7 @@ def with_results(text: str) -> str:
     sample, small = published_rows(), published_rows("small")
     times = tables.times([rows for rows in [*sample, *small] if rows])
     blocks = {
-        "verdict": tables.markdown(verdict.table(*sample)),
+        "verdict": tables.markdown(verdict.table(*sample, presets=published("presets", "linear_vs_soft"))),
         "times": tables.markdown(times),
         "small": tables.markdown(verdict.table(*small)),
         "answer": verdict.title(small[2]),

@@ -1,0 +1,171 @@
+"""What is decided on rows of known effects: rates, equivalence, single seeds, diverged arms, one function twice."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bnc_repro.evidence import hypotheses, judgement, statistics, verdict
+from bnc_repro.evidence.rows import published
+from bnc_repro.recipe.clone import project_root
+from runs_of_known_effect import ablation
+
+
+def values(mean, seeds=20, spread=0.3, seed=0):
+    """A common part of each seed and a noise of its own."""
+    common = np.random.default_rng(99).normal(0, 1, seeds)
+    return (mean + common + np.random.default_rng(seed).normal(0, spread, seeds)).tolist()
+
+
+def own_and_common(own, common, rate=0.05):
+    """Rows of linear at `rate` and of both estimators at 0.01."""
+    rows = ablation({"ste": values(80, seed=1), "linear": common})
+    return rows + ablation({"linear": own}, rates={"linear": rate})
+
+
+def only(rows):
+    (test,) = judgement.tests(rows)
+    return test
+
+
+@pytest.mark.parametrize(("effect", "word"), [(2, "supported"), (-2, "refuted")])
+def test_an_effect_at_equal_rates_is_decided(effect, word):
+    assert only(ablation({"ste": values(80, seed=1), "linear": values(80 + effect, seed=2)})).verdict == word
+
+
+@pytest.mark.parametrize("effect", [2, -2])
+def test_an_effect_between_unequal_rates_alone_is_not_decided(effect):
+    """Nobody ran linear at ste's rate: rates are named in the reason, the answer and the verdict's line."""
+    linear = values(80 + effect, seed=2)
+    rows = ablation({"ste": values(80, seed=1), "linear": linear}, rates={"linear": 0.005})
+    test = only(rows)
+    assert test.holm_above < 0.001 or test.holm_below < 0.001
+    assert test.verdict == "undecided"
+    assert test.reason == "it shows only at unequal learning rates, linear 0.005 and ste 0.01"
+    assert test.reason in hypotheses.answer(rows)
+    assert "Not decided" in verdict.title([row | {"recipe": row["recipe"] | {"data": {"root": "d"}}} for row in rows])
+
+
+def test_a_reason_is_given_only_where_rates_stand_in_the_way():
+    """Linear is above approx_sign at another rate, and level with ste at its own: nothing to say of rates."""
+    rows = ablation(
+        {"ste": values(80, seed=1, spread=2), "approx_sign": values(70, seed=3), "linear": values(80, seed=2)},
+        rates={"approx_sign": 0.5},
+    )
+    assert (only(rows).verdict, only(rows).reason) == ("undecided", "")
+
+
+def test_an_effect_that_vanishes_at_the_common_rate_is_not_decided():
+    test = only(own_and_common(own=values(82, seed=2), common=values(80, seed=3)))
+    assert statistics.compare(test.estimates["ste"]) == "above"
+    assert test.verdict == "undecided"
+    assert "not at the common rate 0.01" in test.reason
+
+
+@pytest.mark.parametrize(("effect", "word"), [(2, "supported"), (-2, "refuted")])
+def test_an_effect_that_shows_at_the_common_rate_too_is_decided(effect, word):
+    test = only(own_and_common(own=values(80 + effect, seed=2), common=values(80 + effect, seed=3)))
+    assert (test.verdict, test.reason) == (word, "")
+    assert test.estimates["ste"].values == pytest.approx(
+        np.subtract(values(80 + effect, seed=2), values(80, seed=1)).tolist()
+    )
+
+
+def test_the_common_rate_is_the_one_that_most_have():
+    rows = ablation({"ste": [1, 2], "ede": [1, 2], "linear": [3, 4], "mlp": [3, 4]}, rates={"mlp": 0.5, "linear": 0.5})
+    rows += ablation({"linear": [5, 6]})
+    (common,) = judgement.at_the_common_rate(rows).values()
+    assert {(row["arm"], row["recipe"]["learning_rate"]) for row in common} == {
+        ("ste", 0.01), ("ede", 0.01), ("linear", 0.01),
+    }  # fmt: skip
+    (own,) = judgement.conditions(rows).values()
+    assert {row["recipe"]["learning_rate"] for row in own if row["arm"] == "linear"} == {0.5}
+
+
+def test_equivalence_within_the_margin():
+    """A tenth of a point apart with a spread of 0.3 over twenty seeds: equivalent; half a point apart: not."""
+    near = ablation({"ste": values(80, seed=1), "linear": values(80.1, seed=2)})
+    assert only(near).verdict == "equivalent"
+    assert "lie within 0.5 points of each other" in hypotheses.answer(near)
+    assert only(ablation({"ste": values(80, seed=1), "linear": values(80.5, seed=2)})).verdict != "equivalent"
+    assert only(ablation({"ste": values(80, 4, seed=1), "linear": values(80.1, 4, seed=2)})).verdict == "not judged"
+
+
+def test_equivalence_is_two_one_sided_tests():
+    """By hand: both one-sided tests of scipy against the margin's ends, the larger p."""
+    difference = [0.2, -0.1, 0.3, 0.05, -0.2, 0.1, 0.15]
+    above = stats.ttest_1samp(difference, -0.5, alternative="greater").pvalue
+    below = stats.ttest_1samp(difference, 0.5, alternative="less").pvalue
+    assert statistics.equivalence_p(statistics.estimate(difference), 0.5) == pytest.approx(max(above, below), rel=1e-9)
+    carried = [0.4, 0.4, 0.42, 0.41, 0.4, -0.9]
+    assert not statistics.equivalent(statistics.estimate(carried), 0.5)
+
+
+def test_a_claim_that_one_seed_decides_is_not_decided():
+    test = only(ablation({"ste": [80.0] * 5, "linear": [80.1, 80.9, 81.0, 81.1, 80.3]}))
+    assert test.holm_above < judgement.LEVEL
+    assert test.verdict == "undecided"
+    low, high = test.without_each()
+    assert low < judgement.LEVEL < high
+
+
+def test_a_diverged_arm_is_named_and_supports_nothing():
+    linear = [*values(84, seed=2)[:-1], None]
+    rows = ablation({"ste": values(80, seed=1), "linear": linear})
+    assert only(rows).verdict == "undecided"
+    assert "1 diverged" in hypotheses.table(rows).loc["H1", "verdict"]
+
+
+def test_one_function_under_two_names_is_one_estimator():
+    rows = ablation({"ste": values(80, seed=1), "clip": values(80, seed=1), "linear": values(82, seed=2)})
+    assert list(only(rows).estimates) == ["ste"]
+    assert "ste = clip" in hypotheses.said_of_identical(rows)
+
+
+def test_a_learnt_function_whose_gates_stay_open_is_the_identity_by_seed():
+    """A constant positive derivative over the whole range; a gate, a slope that turns or a negative one is none."""
+    shapes = {0: [1.0, 1.0, 1.0], 1: [0.0, 1.0, 1.0], 2: [2.0, 2.0, 2.0], 3: [-1.0, -1.0, -1.0], 4: [1.0, 1.1, 1.0]}
+    rows = [
+        row | {"curve": [{"estimator": {"derivative": shapes[row["seed"]]}}]} for row in ablation({"linear": [1.0] * 5})
+    ]
+    assert judgement.identities(rows) == {"linear": [0, 2]}
+    assert "`linear` is the identity in 2 of 5 seeds (0, 2)" in hypotheses.said_of_identical(rows)
+
+
+def test_the_preset_that_classifies_judges_the_classifying_claim():
+    """Rows of `presets`: the preset `paper` collapses in some runs and is far below ste, whatever `fixed` does."""
+    line = verdict.table([], [], [], published("presets", "linear_vs_soft")).iloc[0]
+    assert "preset `paper`" in line["measured"]
+    assert "runs collapsed" in line["measured"]
+    assert line["verdict"] == "disagrees at this scale"
+
+
+def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
+    """Means, intervals, p and Holm's p of the answer on CIFAR-10, from the files of results/ and scipy."""
+    raw = [json.loads(path.read_text()) for path in (project_root() / "results/small/linear_vs_soft").glob("*.json")]
+    by: dict = {}
+    for row in raw:
+        recipe = row["recipe"]
+        by.setdefault((recipe["optimizer"], recipe["weight_binarizer"]), {})[row["seed"]] = row["metrics"]["top1"]
+    tests = judgement.tests(published("small", "linear_vs_soft"))
+    above, below = [], []
+    for test in tests:
+        optimizer, p_above, p_below = test.place[1], [], []
+        for rival, estimate in test.estimates.items():
+            first, second = by[optimizer, test.arm], by[optimizer, rival]
+            seeds = sorted(first.keys() & second.keys())
+            difference = [first[seed] - second[seed] for seed in seeds]
+            result = stats.ttest_rel([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+            interval = result.confidence_interval(0.95)
+            assert estimate.mean == pytest.approx(np.mean(difference))
+            assert [estimate.low, estimate.high] == pytest.approx([interval.low, interval.high])
+            p_above.append(result.pvalue if np.mean(difference) > 0 else 1.0)
+            p_below.append(result.pvalue if np.mean(difference) < 0 else 1.0)
+        above.append(max(p_above))
+        below.append(min(1.0, len(p_below) * min(p_below)))
+    for values_, printed in ((above, "holm_above"), (below, "holm_below")):
+        order = np.argsort(values_)
+        steps = [min(1.0, (len(values_) - i) * values_[index]) for i, index in enumerate(order)]
+        for index, value in zip(order, np.maximum.accumulate(steps), strict=True):
+            assert getattr(tests[index], printed) == pytest.approx(value)
