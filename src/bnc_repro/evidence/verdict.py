@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..recipe.clone import project_root
-from . import hypotheses, statistics, tables
+from . import hypotheses, speed, statistics, tables
 from .rows import by_arm, sets
 
 RELATIONS = {"above": "agrees", "below": "disagrees", "not judged": "shown, not judged"}
@@ -23,6 +23,7 @@ WORDS = {
 }
 OTHER_SCALE = "not tested at this scale: other data and a smaller network"
 CLASSIFYING = "paper"  # the preset whose forward pass takes the class of the larger output
+BALANCED = "bireal18"  # the network whose cost stands for the claim
 CHANCE = 10  # percent, of the ten classes that `presets` is trained on
 
 
@@ -32,10 +33,16 @@ def claims() -> dict[str, dict]:
         return {line["claim"]: line | {"value": float(line["value"])} for line in csv.DictReader(file)}
 
 
-def table(imagenet: list[dict], coco: list[dict], ablation: list[dict], presets: Sequence[dict] = ()) -> pd.DataFrame:
+def table(
+    imagenet: list[dict],
+    coco: list[dict],
+    ablation: list[dict],
+    presets: Sequence[dict] = (),
+    measured_speed: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Every claim of the paper: claimed, measured here with its spread, verdict; lines for each data set and each
     condition of the ablation. An experiment without rows has no line. `presets` are the rows of the profile of that
-    name, which hold the preset whose forward pass classifies."""
+    name, which hold the preset whose forward pass classifies; `measured_speed` those of `evidence.speed`."""
     paper, lines = claims(), []
 
     def line(claim: str, claimed: str, measured: str, verdict: str) -> None:
@@ -76,7 +83,19 @@ def table(imagenet: list[dict], coco: list[dict], ablation: list[dict], presets:
             f"mlp − {rival} {hypotheses.shown(e, rows[0]['headline'])}" for rival, e in differences.items()
         )
         line("gain", f"+{paper['gain']['value']:g} over the best", where + (measured or "too few runs"), OTHER_SCALE)
+    if measured_speed is not None:
+        line("balance", "a better balance", *balance(measured_speed))
     return pd.DataFrame(lines)
+
+
+def balance(measured: pd.DataFrame) -> tuple[str, str]:
+    """Performance against complexity: what the binary network of the paper costs beside its float twin, and the
+    verdict. At inference every estimator is sign, so that estimators are compared at equal cost, by accuracy alone."""
+    network = measured[measured["network"] == BALANCED]
+    return (
+        f"{'; '.join(sentence.rstrip('.') for sentence in speed.balance(network))}; the same for every estimator",
+        "cheaper than float, as measured; between estimators the cost is equal, and the accuracy decides",
+    )
 
 
 def _reached(rows: list[dict], estimates: dict[str, statistics.Estimate], claimed: float) -> str:

@@ -130,14 +130,15 @@ def published_rows(profile: str = "sample") -> list[list[dict]]:
 def with_results(text: str) -> str:
     """`text` with what the published rows say between those marks that it has: verdicts, the title's answer, costs."""
     sample, small = published_rows(), published_rows("small")
+    presets, measured = published("presets", "linear_vs_soft"), speed.largest(speed.published())
     times = tables.times([rows for rows in [*sample, *small] if rows])
     blocks = {
-        "verdict": tables.markdown(verdict.table(*sample, presets=published("presets", "linear_vs_soft"))),
+        "verdict": tables.markdown(verdict.table(*sample, presets=presets, measured_speed=measured)),
         "times": tables.markdown(times),
         "small": tables.markdown(verdict.table(*small)),
         "answer": verdict.title(small[2]),
         "speed": speed.page(speed.published()),
-        "balance": "\n".join(f"- {sentence}" for sentence in speed.balance(speed.largest(speed.published()))),
+        "balance": "\n".join(f"- {sentence}" for sentence in speed.balance(measured)),
     }
     for name, lines in blocks.items():
         begin, end = (mark.format(name) for mark in MARKS)
