@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from bnc_repro import binarize, create_network
 from bnc_repro.binarizers import get, set_progress
@@ -152,3 +153,67 @@ def test_frozen_classifiers_get_no_gradient(model):
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == ("binarizer" in name), name
         assert parameter.grad is None or torch.equal(parameter.grad, wanted[name])
+
+
+def samples_alone(model: nn.Module) -> list[dict[str, torch.Tensor]]:
+    """The gradients of each sample by a backward pass of its own."""
+    alone = []
+    for x in X.double():
+        model.zero_grad()
+        model(x[None]).square().sum().backward()
+        alone.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    return alone
+
+
+@pytest.mark.parametrize("weights", ["mlp", "ste", "dsq"])
+def test_per_sample_gradients(model, weights):
+    """torch.func's vmap of grad gives what a backward pass for each sample does, in double precision, where no sign
+    lies within rounding of 0; a learnt F comes from no table there."""
+    for layer in model.modules():
+        if isinstance(layer, (BinaryConv2d, BinaryLinear)) and weights != "mlp":
+            layer.weight_binarizer = get(weights)
+    model.double()
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+
+    def loss(parameters: dict, x: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, (parameters, buffers), (x[None],)).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, X.double())
+    for i, alone in enumerate(samples_alone(model)):
+        for name, gradient in alone.items():
+            largest = gradient.abs().max().clamp(min=1e-6)
+            assert float((together[name][i] - gradient).abs().max() / largest) < 0.02, name
+
+
+def test_fx_takes_binary_layers_for_leaves(model):
+    """Tracing and a feature extractor give the model's outputs, also after its weights have changed: nothing of them
+    became a constant."""
+    traced = torch.fx.symbolic_trace(model)
+    name = next(name for name, module in model.named_modules() if isinstance(module, BinaryConv2d))
+    features = create_feature_extractor(model, [name])
+    with torch.no_grad():
+        for own, other, third in zip(model.parameters(), traced.parameters(), features.parameters()):
+            for parameter in {id(p): p for p in (own, other, third)}.values():
+                parameter.neg_()
+        assert torch.equal(traced(X), model(X))
+        part = model.get_submodule(name)
+        seen = []
+        handle = part.register_forward_hook(lambda _, __, output: seen.append(output))
+        model(X)
+        handle.remove()
+        assert torch.equal(features(X)[name], seen[0])
+
+
+def test_empty_batches_pass(model):
+    """As through torch's own layers, with a gradient and without."""
+    for mode in (False, True):
+        with torch.set_grad_enabled(mode):
+            output = model(X[:0])
+        assert output.shape == (0, 4)
+    output.sum().backward()
+
+
+def test_children_without_the_head_are_features():
+    """nn.Sequential(*children[:-1]): the binarizers are no children of the model, its last child is its head."""
+    model = converted().eval()
+    assert nn.Sequential(*list(model.children())[:-1])(X).shape == (len(X), 512, 1, 1)

@@ -47,6 +47,18 @@ from bnc_repro.recipe.schema import Data, Recipe, flat
         ({"data": {"kind": "mnist"}}, "recipe key data.kind must be one of 'fashion_mnist'"),
         ({"data": {"image_size": [2, 28]}}, "recipe key data.image_size must be at least 4 px, got [2, 28]"),
         ({"pose": {"sigma_px": 0}}, "recipe key pose.sigma_px must be above 0"),
+        ({"width": 100_000}, "recipe key width must be at most 4096, got 100000"),
+        ({"width": 2048, "blocks": [1, 1, 1]}, "make 8192 channels in the last stage: at most 4096"),
+        ({"blocks": [1] * 9}, "recipe key blocks has 9 stages and 9 blocks: at most 8 and 200"),
+        ({"data": {"image_size": [10**6, 10]}}, "recipe key data.image_size must be at most 4096 px"),
+        ({"data": {"workers": 10_000}}, "recipe key data.workers must be at most 256, got 10000"),
+        ({"weight_binarizer": "ste", "preset": "official"}, "recipe key preset is of the learnt binarizer"),
+        ({"weight_binarizer": "ste", "per_layer": True}, "recipe key per_layer is of the learnt binarizer"),
+        ({"weight_binarizer": "ste", "classifier_milestones": [2]}, "classifier_milestones is of the learnt binarizer"),
+        ({"weight_binarizer": "linear", "hidden": 8}, "recipe key hidden is of the learnt binarizer"),
+        ({"pose": {"sigma_px": 1.0}}, "recipe key pose.sigma_px is of keypoints, imagenet_resnet has none"),
+        ({"data": {"kind": "coco"}}, "recipe key data.kind is 'coco', imagenet_resnet needs a kind of pictures"),
+        ({"experiment": "coco_pose"}, "recipe key data.kind is 'fashion_mnist', coco_pose needs coco"),
         ({"blocks": [1, 0]}, "recipe key blocks counts blocks per stage, each at least 1, got [1, 0]"),
     ],
 )
@@ -71,8 +83,9 @@ def test_a_recipe_survives_its_row():
         blocks=[2, 2],
         milestones=[3],
         schedule="steps",
-        data={"root": "x", "kind": "cifar10"},
+        data={"root": "x", "kind": "coco"},
         pose={"decode": "argmax"},
+        experiment="coco_pose",
     )
     assert make_recipe(**as_dict(made)) == made
     assert as_dict(made)["blocks"] == [2, 2]
@@ -156,7 +169,7 @@ def test_a_recipe_is_read_from_params_then_changed(tmp_path, monkeypatch):
     """The section's recipe, then the arm's keys, then the changes; later ones win."""
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "params.yaml").write_text(
-        "linear_vs_soft:\n  recipe: {epochs: 2, batch_size: 16, data: {root: x, kind: cifar10}}\n"
+        "linear_vs_soft:\n  seeds: [0]\n  recipe: {epochs: 2, batch_size: 16, data: {root: x, kind: cifar10}}\n"
         "  arms: {ste: {weight_binarizer: ste, epochs: 3}}\n"
     )
     (tmp_path / "below").mkdir()
@@ -177,9 +190,9 @@ def test_data_folder_fills_in_variables(monkeypatch):
 
 
 def test_every_bound_is_of_a_field_that_can_break_it():
-    """A key with choices refuses another word, one with a least value what is below it, one above zero zero itself."""
+    """A key with choices refuses another word, one with bounds what lies beyond them, one above zero zero itself."""
     for key, _, bounds in flat(Recipe()):
-        wrong = {"choices": "no such word", "least": -1, "above": 0}
+        wrong = {"choices": "no such word", "least": -1, "above": 0, "most": 10**12}
         for bound in bounds:
             nested = wrong[bound]
             for part in reversed(key.split(".")):

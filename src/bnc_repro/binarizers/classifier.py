@@ -118,7 +118,10 @@ class Classifier(Binarizer):
         if not self.takes_gradient():
             return self.hard(values).to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            if not self.tabulated:
+            if transformed() or not values.numel():
+                soft = self.soft(values.flatten()).view_as(values)
+                binary = self.hard(values) + (soft - soft.detach())
+            elif not self.tabulated:
                 binary = self._exact(values)
             else:
                 binary = (evaluator or self.evaluator([Range.of(values)]))(values)
@@ -158,6 +161,11 @@ class Classifier(Binarizer):
         names = ("argmax", "monotone", "normalised", "tabulated")
         widths = " -> ".join(str(layer.in_features) for layer in self.layers)
         return ", ".join([f"{widths} -> 2", self.rule_name, *(name for name in names if getattr(self, name))])
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is at work, which takes neither tables nor recomputation."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _through(weights: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,10 +43,15 @@ class DSQ(Binarizer):
 
 
 class _DSQSign(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor, sharpness: Tensor) -> Tensor:
-        ctx.save_for_backward(x, sharpness)
+    def forward(x: Tensor, sharpness: Tensor) -> Tensor:
         return sign(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -55,9 +60,9 @@ class _DSQSign(torch.autograd.Function):
         a, s, k = DSQ.constants(sharpness)
         inner = x.clamp(-1, 1)
         t = torch.tanh(inner * k)
-        along = t.square().mul_(-s).add_(s).mul_(grad)  # g dF/d(k x) for abs(x) <= 1
+        along = t.square().mul_(-s).add_(s) * grad  # g dF/d(k x) for abs(x) <= 1
         beyond = inner != x
         # dF/da = s^2 t + s (1 - t^2) x dk/da; at the ends of its range a gets no gradient
         wide = torch.promote_types(x.dtype, torch.float32)
-        of_a = s.square() * t.mul_(grad).sum(dtype=wide) - inner.mul_(along).sum(dtype=wide) / (a * (2 - a))
-        return along.masked_fill_(beyond, 0).mul_(k), of_a * (sharpness == a)
+        of_a = s.square() * (t * grad).sum(dtype=wide) - (inner * along).sum(dtype=wide) / (a * (2 - a))
+        return along.masked_fill_(beyond, 0) * k, of_a * (sharpness == a)

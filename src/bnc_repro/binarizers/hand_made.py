@@ -57,7 +57,7 @@ class Surrogate(Binarizer):
     def rule(self, grad: Tensor, x: Tensor) -> Tensor:
         if self.name in RULES:
             return RULES[self.name](grad, x, self.progress, **self.options)
-        return self.derivative(x).mul_(grad)
+        return self.derivative(x) * grad
 
     def hard(self, x: Tensor) -> Tensor:
         """The forward value; outside of training that of the schedule's end."""

@@ -16,6 +16,7 @@ from ..training.checkpoint import atomic
 from .pictures import read as read_picture
 
 NAME = "manifest.csv"
+COLUMNS = ("path", "bytes", "sha256")
 FEW = 20_000  # pictures that a run without a manifest reads whole before it starts
 
 
@@ -26,9 +27,13 @@ def write(root: Path, files: Iterable[Path]) -> Path:
         return path.relative_to(root).as_posix(), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
 
     target = root / NAME
-    with atomic(target) as temporary, ThreadPoolExecutor() as pool, temporary.open("w", newline="") as file:
+    with (
+        atomic(target) as temporary,
+        ThreadPoolExecutor() as pool,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("path", "bytes", "sha256"))
+        rows.writerow(COLUMNS)
         rows.writerows(pool.map(line, sorted(files)))
     return target
 
@@ -37,8 +42,26 @@ def read(root: Path) -> dict[str, int] | None:
     """The size in bytes of each file of root/manifest.csv by its path; None if there is no manifest."""
     if not (root / NAME).is_file():
         return None
-    with (root / NAME).open(newline="") as file:
-        return {row["path"]: int(row["bytes"]) for row in csv.DictReader(file)}
+    return {path: size for path, size, _ in _lines(root)}
+
+
+def _lines(root: Path) -> list[tuple[str, int, str]]:
+    """Path, size in bytes and sha256 of each file. Raises ValueError for a manifest of another form."""
+    target = root / NAME
+    remedy = "remove it, and write it again by `python -m bnc_repro data check`"
+    try:
+        with target.open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file, strict=True)
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise ValueError(f"{target} is no manifest (it is empty or no CSV text); {remedy}") from error
+    if tuple(header) != COLUMNS:
+        raise ValueError(f"{target} is no manifest: its columns are not {', '.join(COLUMNS)}; {remedy}")
+    for number, line in enumerate(lines, 2):
+        if len(line) != 3 or not line[1].isascii() or not line[1].isdecimal() or len(line[1]) > 18:
+            raise ValueError(f"{target}, line {number}, is no path, size and sha256; {remedy}")
+        if Path(line[0]).is_absolute() or ".." in Path(line[0]).parts or "\0" in line[0]:
+            raise ValueError(f"{target}, line {number}, names a file outside of the folder; {remedy}")
+    return [(path, int(size), digest) for path, size, digest in lines]
 
 
 def changed(root: Path) -> dict[str, str]:
@@ -48,16 +71,15 @@ def changed(root: Path) -> dict[str, str]:
     """
     target = root / NAME
     since, newer, different = target.stat().st_mtime_ns, 0, {}
-    with target.open(newline="") as file:
-        for row in csv.DictReader(file):
-            path = root / row["path"]
-            if not path.is_file():
-                different[row["path"]] = ""
-            elif max(path.stat().st_mtime_ns, path.stat().st_ctime_ns) > since:
-                newer += 1
-                now = hashlib.sha256(path.read_bytes()).hexdigest()
-                if now != row["sha256"]:
-                    different[row["path"]] = now
+    for name, _, digest in _lines(root):
+        path = root / name
+        if not path.is_file():
+            different[name] = ""
+        elif max(path.stat().st_mtime_ns, path.stat().st_ctime_ns) > since:
+            newer += 1
+            now = hashlib.sha256(path.read_bytes()).hexdigest()
+            if now != digest:
+                different[name] = now
     if newer and not different:
         with suppress(OSError):  # of a read-only folder, whose files are read at each start
             os.utime(target)

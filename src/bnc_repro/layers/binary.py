@@ -42,6 +42,8 @@ class _BinaryOperands(nn.Module):
         return super().train(mode)
 
     def _set_binarizers(self, weight_binarizer, activation_binarizer, standardize: bool) -> None:
+        # torch.fx takes an instance whose module is torch.nn's for a leaf; inside, a binarizer looks at numbers.
+        self.__dict__["__module__"] = "torch.nn.binary"
         self.standardize = standardize
         self.weight_binarizer, self.activation_binarizer = get(weight_binarizer), get(activation_binarizer)
 

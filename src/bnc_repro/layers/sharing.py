@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..binarizers.base import Binarizer
-from ..binarizers.classifier import Classifier
+from ..binarizers.classifier import Classifier, transformed
 from .binary import _BinaryOperands
 from .latent import latent_range
 
@@ -25,7 +25,7 @@ def _layers(network: nn.Module) -> list[_BinaryOperands]:
 
 
 def _make_evaluators(network: nn.Module, inputs: tuple) -> None:
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or transformed():
         return
     sharing: dict[Classifier, list[_BinaryOperands]] = {}
     for layer in _layers(network):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 import yaml
 
 from ..names import nearest_first
-from .schema import Recipe, check
+from .schema import Recipe, check, learnt
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -36,18 +36,34 @@ def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
+    """A mapping; a key that stands twice is a mistake, as one of its values would be lost."""
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+    doubles = [key for key in keys if keys.count(key) > 1]
+    if doubles:
+        raise yaml.constructor.ConstructorError(None, None, f"the key {doubles[0]} stands twice", node.start_mark)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
 _CoreLoader.add_constructor("tag:yaml.org,2002:int", _integer)
+_CoreLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def read_yaml(text: str) -> Any:
     """The value of a YAML text, by the rules of YAML 1.2. Raises ValueError, in one sentence, for what is no YAML."""
     try:
         return yaml.load(text, Loader=_CoreLoader)  # a subclass of SafeLoader: plain values only
+    except RecursionError as error:
+        raise ValueError(f"{text.splitlines()[0][:60]!r} ... is nested too deep; write it flatter") from error
+    except ValueError as error:  # a number that Python does not read, such as one of 5,000 digits
+        raise ValueError(f"{text.splitlines()[0][:60]!r} ... holds a number that cannot be read: {error}") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
         problem = getattr(error, "problem", error)
-        raise ValueError(f"{text.splitlines()[0][:60]!r} ... is no YAML{line}: {problem}") from error
+        first = (text.splitlines() or [""])[0][:60]
+        raise ValueError(f"{first!r} ... is no YAML{line}: {problem}") from error
 
 
 def build_typed(cls: type, values: dict, prefix: str = ""):
@@ -101,6 +117,9 @@ def merged(*layers: dict) -> dict:
     return result
 
 
+OF_THE_COMMAND = {"experiment": "it as the first word", "profile": "--profile"}
+
+
 def parse_settings(settings: list[str]) -> dict:
     """["data.root=x", "epochs=3"] as nested values; the values are read as YAML."""
     result: dict = {}
@@ -108,6 +127,10 @@ def parse_settings(settings: list[str]) -> dict:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"--set {setting}: write key=value, for instance --set epochs=3")
+        if not all(part.strip() for part in key.split(".")):
+            raise ValueError(f"--set {setting}: write key=value, for instance --set epochs=3")
+        if key in OF_THE_COMMAND:
+            raise ValueError(f"--set {setting}: {key} is no key to set; say {OF_THE_COMMAND[key]}")
         nested: Any = read_yaml(value) if value else ""
         for part in reversed(key.split(".")):
             nested = {part: nested}
@@ -138,10 +161,14 @@ def recipe_identity(recipe: Recipe) -> dict:
 def float_twin(recipe: Recipe) -> Recipe:
     """The same recipe with a float network and without a teacher: what "teacher: twin" learns from."""
     no_classifier = {"preset": "fixed", "rule": "", "hidden": 0, "per_layer": False, "standardize": False}
+    no_classifier |= {"classifier_milestones": ()}
     no_teacher = {"teacher": "", "distillation": 0.0, "init_from": ""}
     return replace(recipe, weight_binarizer=None, activation_binarizer=None, **no_classifier, **no_teacher)
 
 
 def with_float_weights(recipe: Recipe) -> Recipe:
     """The same recipe with float weights and binary activations: the first of two stages."""
-    return replace(recipe, weight_binarizer=None, standardize=False, init_from="")
+    changes: dict[str, Any] = {"weight_binarizer": None, "standardize": False, "init_from": ""}
+    if not learnt(recipe.activation_binarizer):
+        changes |= {"preset": "fixed", "rule": "", "hidden": 0, "per_layer": False, "classifier_milestones": ()}
+    return replace(recipe, **changes)

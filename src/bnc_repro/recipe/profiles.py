@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from ..names import known
-from .build import make_recipe, merged, read_yaml
+from .build import make_recipe, merged
 from .clone import project_root
+from .parameters import ARM_FIELDS, read_parameters
 from .schema import EXPERIMENTS, PROFILES, Recipe
 
 
@@ -33,7 +34,7 @@ def experiments(profile: str) -> tuple[str, ...]:
 
 
 def _sections(profile: str) -> dict:
-    return read_yaml(parameters_file(profile).read_text())
+    return read_parameters(parameters_file(profile))
 
 
 def parameters_file(profile: str) -> Path:
@@ -41,9 +42,6 @@ def parameters_file(profile: str) -> Path:
     known("profile", profile, PROFILES)
     name = "params.yaml" if profile == "sample" else f"pipelines/{profile}/params.yaml"
     return project_root() / name
-
-
-ARM_FIELDS = ("estimator", "placement")
 
 
 def arm_fields(name: str, changes: dict) -> dict[str, str]:

@@ -14,6 +14,9 @@ from .clone import project_root
 
 EXPERIMENTS = ("imagenet_resnet", "coco_pose", "linear_vs_soft")
 PROFILES = ("sample", "small", "gpu", "paper", "presets")  # presets: the ablation on the sample, 20 seeds
+MOST_CHANNELS, MOST_BLOCKS, MOST_STAGES, MOST_PX = 4096, 200, 8, 4096
+MOST_WORKERS, MOST_EPOCHS, MOST_IMAGES, MOST_SEED = 256, 100_000, 1_000_000, 2**32 - 1
+LEARNT = ("linear", "mlp")
 # what data.root must be, and how to get it
 EXPECTED = {
     "fashion_mnist": "the folder that holds FashionMNIST/raw/ with its four idx files; `dvc pull data.dvc` brings it",
@@ -31,9 +34,9 @@ def one_of(*choices: str, default: str | None = None) -> Any:
     return field(default=choices[0] if default is None else default, metadata={"choices": choices})
 
 
-def at_least(least: float, default: float) -> Any:
-    """A finite number from `least` on."""
-    return field(default=default, metadata={"least": least})
+def at_least(least: float, default: float, most: float = math.inf) -> Any:
+    """A finite number from `least` on, and to `most` where more would be a slip of the keyboard."""
+    return field(default=default, metadata={"least": least} | ({"most": most} if most < math.inf else {}))
 
 
 def above_zero(default: float) -> Any:
@@ -48,14 +51,14 @@ class Data:
     root: str = ""
     kind: str = one_of(*EXPECTED)
     category: str | int = ""  # of annotations with several that have keypoints, by name or id; "": with most people
-    train_limit: int = at_least(0, 0)  # the first so many training images (drawn evenly per class), 0: all
+    train_limit: int = at_least(0, 0, 2**31)  # the first so many training images (drawn evenly per class), 0: all
     validation: float = at_least(0, 0.0)  # share of those that is held out and judged in place of the test images
     image_size: tuple[int, int] = (28, 28)  # height, width in px
     augment: str = one_of("none", "flip", "shift", "crop", "pose")  # crop: random resized
     lighting: float = at_least(0, 0.0)  # standard deviation of the PCA colour noise
     in_memory: bool = False  # imagefolder: decode every picture once, at `image_size`, and keep it
     max_bad_share: float = at_least(0, 0.0)  # of the training pictures, that a run may do without
-    workers: int = at_least(0, 0)
+    workers: int = at_least(0, 0, MOST_WORKERS)
 
     @property
     def folder(self) -> Path:
@@ -83,22 +86,26 @@ class Recipe:
     experiment: str = one_of(*EXPERIMENTS)
     profile: str = one_of(*PROFILES)
     network: str = "resnet20"
-    width: int = at_least(0, 0)  # channels of the first stage, 0: the network's own
+    width: int = at_least(0, 0, MOST_CHANNELS)  # channels of the first stage, 0: the network's own
     blocks: tuple[int, ...] = ()  # blocks per stage, (): the network's own
-    head: int = at_least(0, 0)  # channels after each upsampling of a pose network, 0: four times the width
+    head: int = at_least(
+        0, 0, MOST_CHANNELS
+    )  # channels after each upsampling of a pose network, 0: four times the width
     stem: str = one_of("", "imagenet", "half", "full")  # "": the network's own
     weight_binarizer: str | None = "mlp"
     activation_binarizer: str | None = "approx_sign"
     preset: str = one_of("official", "paper", "fixed", default="fixed")
     rule: str = one_of("", "gated", "sum", "expected")  # the learnt binarizer's backward, "": the preset's
-    hidden: int = at_least(0, 0)  # hidden units of the learnt "mlp", 0: its own 100
+    hidden: int = at_least(0, 0, MOST_CHANNELS)  # hidden units of the learnt "mlp", 0: its own 100
     per_layer: bool = False  # each layer learns its own binarizer; false: the network shares one
     standardize: bool = False
-    epochs: int = at_least(0, 1)  # 0: nothing is trained, what init_from names is judged
-    batch_size: int = at_least(1, 128)  # of all processes and micro-batches together
-    accumulate: int = at_least(1, 1)  # micro-batches that a process works through for one step
+    epochs: int = at_least(0, 1, MOST_EPOCHS)  # 0: nothing is trained, what init_from names is judged
+    batch_size: int = at_least(1, 128, MOST_IMAGES)  # of all processes and micro-batches together
+    accumulate: int = at_least(1, 1, MOST_IMAGES)  # micro-batches that a process works through for one step
     learning_rate: float = above_zero(1e-3)
-    base_batch_size: int = at_least(0, 0)  # that learning_rate is meant for, 0: batch_size; see optim.batch_factor
+    base_batch_size: int = at_least(
+        0, 0, MOST_IMAGES
+    )  # that learning_rate is meant for, 0: batch_size; see optim.batch_factor
     optimizer: str = one_of("adam", "adamw", "sgd")
     weight_decay: float = at_least(0, 0.0)
     momentum: float = at_least(0, 0.9)  # of sgd
@@ -114,8 +121,8 @@ class Recipe:
     compile: bool = False  # torch.compile; where that fails the run says so and goes on without. Nothing for the
     # schedules of fda, recu and reste, which it compiles anew at each step until it gives up
     sync_batch_norm: bool = False  # batch statistics over all processes (CUDA)
-    evaluate_every: int = at_least(1, 1)  # epochs; the last one is always evaluated
-    seed: int = at_least(0, 0)
+    evaluate_every: int = at_least(1, 1, MOST_EPOCHS)  # epochs; the last one is always evaluated
+    seed: int = at_least(0, 0, MOST_SEED)
     init_from: str = ""  # a checkpoint (ours or the released code's) | float_weights: this recipe's run with them
     data: Data = field(default_factory=Data)
     pose: Pose = field(default_factory=Pose)
@@ -139,6 +146,8 @@ def check(recipe: Recipe) -> None:
             raise ValueError(f"recipe key {key} must be one of {choices}, got {value!r}")
         if "least" in bounds and not bounds["least"] <= value < math.inf:
             raise ValueError(f"recipe key {key} must be finite and at least {bounds['least']}, got {value}")
+        if "most" in bounds and value > bounds["most"]:
+            raise ValueError(f"recipe key {key} must be at most {bounds['most']}, got {value}")
         if "above" in bounds and not bounds["above"] < value < math.inf:
             raise ValueError(f"recipe key {key} must be above {bounds['above']} and finite, got {value}")
     if recipe.distillation > 1:
@@ -151,8 +160,51 @@ def check(recipe: Recipe) -> None:
         raise ValueError(f"recipe key head belongs to pose networks, {recipe.experiment} has none; leave it out")
     if any(count < 1 for count in recipe.blocks):
         raise ValueError(f"recipe key blocks counts blocks per stage, each at least 1, got {list(recipe.blocks)}")
+    if len(recipe.blocks) > MOST_STAGES or sum(recipe.blocks) > MOST_BLOCKS:
+        raise ValueError(
+            f"recipe key blocks has {len(recipe.blocks)} stages and {sum(recipe.blocks)} blocks: at most {MOST_STAGES} "
+            f"and {MOST_BLOCKS}"
+        )
+    if recipe.blocks and recipe.width * 2 ** (len(recipe.blocks) - 1) > MOST_CHANNELS:
+        raise ValueError(
+            f"recipe keys width and blocks make {recipe.width * 2 ** (len(recipe.blocks) - 1)} channels in the last "
+            f"stage: at most {MOST_CHANNELS}"
+        )
+    _check_classifier(recipe)
     _check_schedule(recipe)
+    _check_experiment(recipe)
     _check_data(recipe.data)
+
+
+def learnt(binarizer: str | None) -> bool:
+    """Whether a binarizer's name is a learnt classifier's."""
+    return binarizer in LEARNT
+
+
+def _check_classifier(recipe: Recipe) -> None:
+    """Keys of the learnt binarizer, where nothing learns."""
+    binarizers = (recipe.weight_binarizer, recipe.activation_binarizer)
+    of_the_classifier = {"rule": "", "per_layer": False, "preset": "fixed", "classifier_milestones": ()}
+    foreign = [key for key, neutral in of_the_classifier.items() if getattr(recipe, key) != neutral]
+    if any(map(learnt, binarizers)):
+        foreign = []
+    if recipe.hidden and "mlp" not in binarizers:
+        foreign.append("hidden")
+    if foreign:
+        raise ValueError(
+            f"recipe key {foreign[0]} is of the learnt binarizer, which this recipe does not use; leave it out"
+        )
+
+
+def _check_experiment(recipe: Recipe) -> None:
+    """Keys of keypoints in image runs, and the other way round."""
+    poses = recipe.experiment == "coco_pose"
+    if not poses and recipe.pose != Pose():
+        key = next(entry.name for entry in fields(Pose) if getattr(recipe.pose, entry.name) != entry.default)
+        raise ValueError(f"recipe key pose.{key} is of keypoints, {recipe.experiment} has none; leave it out")
+    if poses != (recipe.data.kind == "coco"):
+        wanted = "coco" if poses else "a kind of pictures with classes"
+        raise ValueError(f"recipe key data.kind is {recipe.data.kind!r}, {recipe.experiment} needs {wanted}")
 
 
 def _check_schedule(recipe: Recipe) -> None:
@@ -165,10 +217,6 @@ def _check_schedule(recipe: Recipe) -> None:
         raise ValueError(f"recipe key warmup_epochs is {recipe.warmup_epochs:g} of {recipe.epochs} epochs: take fewer")
     if recipe.released_schedule and (recipe.schedule != "linear" or recipe.warmup_epochs):
         raise ValueError("recipe key released_schedule is linear and without a warm-up: leave schedule and warmup out")
-    learnt = {"linear", "mlp"} & {recipe.weight_binarizer, recipe.activation_binarizer}
-    if (recipe.rule and not learnt) or (recipe.hidden and "mlp" not in learnt):
-        key = "hidden" if recipe.hidden else "rule"
-        raise ValueError(f"recipe key {key} is of the learnt binarizer, which this recipe does not use; leave it out")
 
 
 def _check_data(data: Data) -> None:
@@ -191,3 +239,5 @@ def _check_data(data: Data) -> None:
     least_px = 8 if data.kind == "coco" else 4  # a heatmap is a quarter, and has two cells at least
     if min(data.image_size) < least_px:
         raise ValueError(f"recipe key data.image_size must be at least {least_px} px, got {list(data.image_size)}")
+    if max(data.image_size) > MOST_PX:
+        raise ValueError(f"recipe key data.image_size must be at most {MOST_PX} px, got {list(data.image_size)}")

@@ -83,10 +83,13 @@ SOURCES = {experiment: source_fingerprint(modules(experiment)) for experiment in
 
 def git_state() -> dict:
     """{"commit": ..., "dirty": ...} of the clone that this package's code lies in, wherever the process stands; None
-    for both outside of one. Files that git does not know are a difference too."""
+    for both outside of one, and where git is not installed. Files that git does not know are a difference too."""
 
     def ask(*words: str) -> str | None:
-        answer = subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=False)
+        try:
+            answer = subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=False)
+        except OSError:  # no program of that name here: the row is worth more than its commit
+            return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
     if ask("ls-files", "--error-unmatch", "__init__.py") is None:  # installed, say in a clone's own environment

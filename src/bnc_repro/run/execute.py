@@ -49,6 +49,8 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
             f"results/ holds no row of today's code for {recipe.experiment} {title(recipe)}, seed {recipe.seed}, and "
             "nothing is trained here (BNC_REPRO_REUSE=only); `make repro` trains it, `make publish` keeps the row"
         )
+    if distributed.size() == 1 and (finished := _read(folder / "row.json")) is not None:
+        return finished  # of a folder that nobody may write, too
     show()
     device = pick_device(recipe)
     _warn_unless_pinned(recipe.profile, device_name(device))

@@ -70,11 +70,17 @@ def file_fingerprint(path: str | Path) -> str:
 
 def data_fingerprint(root: str | Path) -> str:
     """sha256 over the relative paths and contents below `root` (paths and sizes where it exceeds 1 GiB); where there is
-    a manifest, over it and over what is not as it says any more."""
-    if (Path(root) / manifest.NAME).is_file():
-        listed, changed = file_fingerprint(Path(root) / manifest.NAME), manifest.changed(Path(root))
-        return hashlib.sha256(f"{listed}{sorted(changed.items())}".encode()).hexdigest() if changed else listed
+    a manifest, over it, over what is not as it says any more, and over the sizes of what it does not list."""
     files = sorted(_files(Path(root)))
+    if (Path(root) / manifest.NAME).is_file():
+        digest, listed = file_fingerprint(Path(root) / manifest.NAME), manifest.read(Path(root)) or {}
+        names = {path: path.relative_to(root).as_posix() for path in files}
+        different = manifest.changed(Path(root)) | {
+            name: str(path.stat().st_size)
+            for path, name in names.items()
+            if name not in listed and name != manifest.NAME
+        }
+        return hashlib.sha256(f"{digest}{sorted(different.items())}".encode()).hexdigest() if different else digest
     stamps = tuple((str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _data_fingerprint(str(root), stamps)
 

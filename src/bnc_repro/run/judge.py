@@ -24,13 +24,14 @@ def load_network(
     A checkpoint may name a binarizer of somebody's own, FILE.py:NAME. That file runs only if the user names it too, in
     `own`. Raises ValueError otherwise, and for a damaged checkpoint.
     """
-    network, recipe, state = _network_and_state(path, device, own)
+    network, recipe, state = network_and_state(path, device, own)
     return network, recipe, state["labels"]
 
 
-def _network_and_state(
+def network_and_state(
     path: str | Path, device: torch.device, own: Collection[str | None]
 ) -> tuple[nn.Module, Recipe, dict]:
+    """As `load_network`, with all that the checkpoint holds: its labels, for keypoints its `skeleton`."""
     state = checkpoint.load(path)
     recipe, labels = make_recipe(**state["recipe"]), state["labels"]
     for name in (recipe.weight_binarizer, recipe.activation_binarizer):
@@ -57,7 +58,7 @@ def evaluate(path: str | Path, data: str | None, device: torch.device, own: Coll
 
 def predict(path: str | Path, pictures: list[Path], device: torch.device, own: Collection[str] = ()) -> Iterator[dict]:
     """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it."""
-    network, recipe, state = _network_and_state(path, device, own)
+    network, recipe, state = network_and_state(path, device, own)
     facts = {"skeleton": state["skeleton"]} if "skeleton" in state else {}
     yield from predict_with(network, recipe, state["labels"], pictures, device, **facts)
 

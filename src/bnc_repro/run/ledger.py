@@ -24,11 +24,16 @@ def lines() -> list[dict[str, str]]:
     """The ledger's lines; none where there is no ledger. Raises ValueError for a file of another form."""
     if not path().is_file():
         return []
-    with path().open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path()} has other columns than {', '.join(COLUMNS)}: take it from git again")
-        return list(reader)
+    try:
+        with path().open(newline="", encoding="utf-8") as file:
+            header, *rest = csv.reader(file, strict=True)
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise ValueError(f"{path()} is empty or no CSV text: take it from git again") from error
+    if tuple(header) != COLUMNS:
+        raise ValueError(f"{path()} has other columns than {', '.join(COLUMNS)}: take it from git again")
+    if short := [number for number, line in enumerate(rest, 2) if len(line) != len(COLUMNS)]:
+        raise ValueError(f"{path()}, line {short[0]}, has not {len(COLUMNS)} values: take it from git again")
+    return [dict(zip(COLUMNS, line, strict=True)) for line in rest]
 
 
 def add(entries: list[dict[str, str]]) -> None:
@@ -39,7 +44,7 @@ def add(entries: list[dict[str, str]]) -> None:
 
     every = {key(line): line for line in [*lines(), *entries]}
     temporary = path().with_suffix(".part")
-    with temporary.open("w", newline="") as file:
+    with temporary.open("w", newline="", encoding="utf-8") as file:
         writer: csv.DictWriter[str] = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(every[name] for name in sorted(every))

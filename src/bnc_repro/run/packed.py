@@ -77,7 +77,7 @@ def compare(
 def _unpacked(path: Path, own: Collection[str]) -> tuple[nn.Module, Recipe, list[str], dict | None]:
     if files.is_packed(path):
         raise ValueError(f"{path} is packed already; name the checkpoint that it was packed from")
-    network, recipe, state = judge._network_and_state(path, CPU, own)
+    network, recipe, state = judge.network_and_state(path, CPU, own)
     return network, recipe, state["labels"], state.get("skeleton")
 
 

@@ -182,7 +182,13 @@ def steps(items: int, recipe: Recipe) -> int:
             f"recipe key batch_size is {recipe.batch_size}, but there are {items} training items; "
             "take a smaller batch or more data"
         )
-    return items // recipe.batch_size
+    per_epoch = items // recipe.batch_size
+    if recipe.epochs * per_epoch < 2:
+        raise ValueError(
+            f"recipe keys epochs and batch_size make {recipe.epochs * per_epoch} step of training in all, with {items} "
+            "training items; take a smaller batch or more epochs"
+        )
+    return per_epoch
 
 
 def check_shares(recipe: Recipe, processes: int) -> None:
