@@ -1,12 +1,14 @@
-"""The settings under which small profiles train on x86 processors, so that a run's digits are those of every machine.
+"""The settings under which small profiles train on x86 processors, so that a run's digits are those of every machine
+with a processor of the same vendor.
 
 Sums of floats depend on their order, and their order on the number of threads and on the instruction set: torch's own
 kernels, oneDNN's and MKL's each choose theirs from the processor. The profiles of two cores fix all of it to one thread
 and AVX2, which every x86 processor since about 2015 has; `gpu` and `paper` keep what is fastest. torch reads the number
 of threads when it is imported, and the libraries read theirs when they first compute: all are set before.
 
-MKL's own setting AVX2 does not do: on AMD processors it means other kernels. Measured by running both where the CPUID
-instruction answers as on an AMD Zen: other losses than on Intel, while under COMPATIBLE every digit is the same.
+MKL's matrix products take other kernels on AMD under the setting AVX2, the same ones under COMPATIBLE. Its square
+roots, which Adam divides by, start from an approximation whose bits are the vendor's, and heed none of these settings:
+Intel and AMD differ by rounding, which training amplifies. LOG.md has the measurements.
 """
 
 import os
