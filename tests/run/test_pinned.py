@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from bnc_repro.recipe.schema import PROFILES
 from bnc_repro.run import pinned
@@ -29,6 +30,48 @@ def test_nothing_is_pinned_on_other_processors(monkeypatch):
 def test_a_caller_cannot_change_the_settings_of_the_next_one():
     pinned.environment("sample")["OMP_NUM_THREADS"] = "7"
     assert pinned.environment("sample").get("OMP_NUM_THREADS") in (None, "1")
+
+
+@x86
+@pytest.mark.parametrize(
+    ("device", "pinned_there"),
+    [
+        ("AMD EPYC" + pinned.PINNED_DEVICE, True),
+        ("NVIDIA H100 80GB HBM3", True),
+        ("AMD EPYC, 2 threads", False),
+        ("AMD EPYC, 1 threads", False),
+        ("AMD EPYC, 1 thread, AVX2, oneDNN avx2, MKL compatible", False),
+        ("Intel(R) Xeon(R) Processor, 1 thread, AVX512, oneDNN avx512_core", False),
+        ("AMD EPYC" + pinned.PINNED_DEVICE.replace("1 thread", "2 threads"), False),
+    ],
+)
+def test_a_device_says_whether_its_run_was_pinned(device, pinned_there):
+    """Rows of before the settings name fewer of them, and none is pinned for that; a GPU has none to miss."""
+    assert pinned.is_pinned("sample", device) is pinned_there
+    assert pinned.is_pinned("gpu", device)
+
+
+@x86
+def test_square_roots_take_no_approximation_of_the_processor():
+    """Adam's roots, rounded as IEEE 754 asks: numpy's are the processor's exact instruction. Odd lengths have a tail,
+    and a root within a larger tensor is that of the number alone. Without the setting some differ."""
+    script = """
+import json, numpy, torch
+x = torch.rand(100003, generator=torch.Generator().manual_seed(0)) ** 4
+x[:5] = torch.tensor([0.0, 1e-45, 1e-38, 3e38, float("inf")])
+exact = torch.from_numpy(numpy.sqrt(x.numpy()))
+alone = torch.stack([number.sqrt() for number in x[:100]])
+print(json.dumps([(x.sqrt() != exact).sum().item(), (alone != exact[:100]).sum().item()]))
+"""
+
+    def wrong(settings: dict[str, str]) -> list[int]:
+        words = subprocess.run([sys.executable, "-c", script], env=settings, capture_output=True, text=True, check=True)
+        return json.loads(words.stdout)
+
+    assert wrong(os.environ | pinned.environment("sample")) == [0, 0]
+    unset = {key: value for key, value in os.environ.items() if key not in pinned.AVX2}
+    if torch.backends.mkl.is_available():
+        assert wrong(unset)[0] > 0
 
 
 @x86

@@ -12,7 +12,9 @@ from ..recipe.clone import project_root
 from ..training.checkpoint import write_json
 from . import statistics
 from .rows import UNITS, by_arm, published
+from .same_digits import difference
 
+DIGITS = ("metrics", "curve")  # of a row
 MEANS = {"top1": "mean (%)", "AP": "mean (AP)", "PCK": "mean (PCK@0.2)"}
 
 
@@ -143,24 +145,29 @@ def collapsed(rows: list[dict], chance: float) -> int:
 
 
 def against_published(here: list[list[dict]], profile: str) -> pd.DataFrame:
-    """Mean of each arm here and in results/, and how many of its rows agree to the last digit."""
+    """Mean of each arm here and in results/, how many of its rows agree to the last digit, the curve's too; and, where
+    any row in results/ was made by another processor or under other settings than here, on which."""
     lines = []
     for rows in here:
         known = published(profile, rows[0]["experiment"])
-        theirs = {(row["arm"], row["seed"]): row["metrics"].get(row["headline"]) for row in known}
+        theirs = {(row["arm"], row["seed"]): row for row in known if row["status"] == "finished"}
         for arm, values in by_arm(rows).items():
-            old = [theirs[arm, seed] for seed in values if (arm, seed) in theirs]
-            same = sum(theirs.get((arm, seed)) == value for seed, value in values.items())
+            ours = {row["seed"]: row for row in rows if row["arm"] == arm and row["seed"] in values}
+            old = [theirs[arm, seed] for seed in ours if (arm, seed) in theirs]
+            same = sum(all(difference(row[key], ours[row["seed"]][key])[1] is None for key in DIGITS) for row in old)
+            devices = {row["device"] for row in old}
             lines.append(
                 {
                     "experiment": rows[0]["experiment"],
                     "arm": arm,
                     "here": np.mean(list(values.values())),
-                    "published": np.mean(old) if old else "none",
+                    "published": np.mean([row["metrics"][row["headline"]] for row in old]) if old else "none",
                     "same digits": f"{same} of {len(values)}" if old else "",
+                    "published on": "; ".join(sorted(devices - {row["device"] for row in ours.values()})),
                 }
             )
-    return pd.DataFrame(lines).set_index(["experiment", "arm"]).round(3)
+    frame = pd.DataFrame(lines).set_index(["experiment", "arm"]).round(3)
+    return frame if frame["published on"].any() else frame.drop(columns="published on")
 
 
 def origins(here: list[list[dict]]) -> pd.DataFrame:

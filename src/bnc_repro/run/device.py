@@ -1,6 +1,7 @@
 """The device of a run: which one, what it is called, how much memory was held."""
 
 import ctypes
+import math
 import os
 import re
 import resource
@@ -27,15 +28,16 @@ def pick_device(recipe: Recipe) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What decides the digits of a run: the GPU, or the processor, the threads, and the instruction sets that torch's
-    own kernels, oneDNN's and MKL's really use."""
+    """What decides the digits of a run: the GPU, or the processor, the threads, the instruction sets that torch's own
+    kernels, oneDNN's and MKL's really use, and whether square roots are rounded exactly."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
     threads = torch.get_num_threads()
     kernels = torch.backends.cpu.get_cpu_capability()
-    return f"{model}, {threads} thread{'s' if threads > 1 else ''}, {kernels}, oneDNN {_onednn_kernel()}{_mkl_branch()}"
+    libraries = f"oneDNN {_onednn_kernel()}{_mkl_branch()}{_square_roots()}"
+    return f"{model}, {threads} thread{'s' if threads > 1 else ''}, {kernels}, {libraries}"
 
 
 @cache
@@ -69,6 +71,14 @@ def _mkl_branch() -> str:
         return ", MKL compatible" if library.mkl_serv_cbwr_get(1) == MKL_COMPATIBLE else ""
     except (AttributeError, OSError):  # a torch without MKL, or with one of its own
         return ""
+
+
+def _square_roots() -> str:
+    """ ", exact roots" where torch rounds square roots as IEEE 754 asks; "" where they come from the processor's own
+    approximation, which is a matter of its vendor."""
+    numbers = range(1, 4097)
+    exact = torch.tensor([math.sqrt(number) for number in numbers])
+    return ", exact roots" if torch.tensor(numbers, dtype=torch.float32).sqrt().equal(exact) else ""
 
 
 def peak_memory_mib(device: torch.device) -> int:

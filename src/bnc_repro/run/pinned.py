@@ -5,12 +5,16 @@ kernels, oneDNN's and MKL's each choose theirs from the processor. The profiles 
 and AVX2, which every x86 processor since about 2015 has; `gpu` and `paper` keep what is fastest. torch reads the number
 of threads when it is imported, and the libraries read theirs when they first compute: all are set before.
 
-MKL's own setting AVX2 does not do: on AMD processors it means other kernels. Measured by running both where the CPUID
-instruction answers as on an AMD Zen: other losses than on Intel, while under COMPATIBLE every digit is the same.
+MKL has two parts. Its matrix products take other kernels on AMD under the setting AVX2, the same ones under COMPATIBLE.
+Its vector mathematics, through which torch takes square roots, does not heed that setting: its kernels start from the
+instruction `rsqrtps`, an approximation whose bits each vendor chooses, and Adam divides by their result. Its kernels of
+type 3 alone use no such instruction and round square roots as IEEE 754 asks. The variable that selects them is not
+documented, so the row says whether it worked ("exact roots"). LOG.md has the measurements.
 """
 
 import os
 import platform
+import re
 from pathlib import Path
 
 PINNED_PROFILES = ("sample", "small", "presets")
@@ -20,8 +24,10 @@ AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
+    "MKL_VML_DEBUG_CPU_TYPE": "3",
 }
-PINNED_DEVICE = ", 1 thread, AVX2, oneDNN avx2, MKL compatible"  # how the device of a row ends whose run was pinned
+# how the device of a row ends whose run was pinned
+PINNED_DEVICE = ", 1 thread, AVX2, oneDNN avx2, MKL compatible, exact roots"
 
 
 def environment(profile: str) -> dict[str, str]:
@@ -38,7 +44,8 @@ def pin(profile: str) -> None:
 def is_pinned(profile: str, device: str) -> bool:
     """Whether a run of `profile` on `device` (as rows name it) computes with the profile's settings; a profile without
     settings, and a GPU, have none to miss."""
-    return not environment(profile) or ", oneDNN " not in device or device.endswith(PINNED_DEVICE)
+    on_cpu = re.search(r", \d+ threads?\b", device) is not None
+    return not environment(profile) or not on_cpu or device.endswith(PINNED_DEVICE)
 
 
 def _has_avx2() -> bool:
