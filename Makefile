@@ -17,7 +17,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install repro test lab report docs release publish same-digits small gpu paper presets lock hooks clean clean-runs again
+.PHONY: help install repro test lab report docs stale release publish same-digits small gpu paper presets lock hooks clean clean-runs again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,9 @@ docs: $(STAMP) ## the site, from committed outputs and docstrings: build/site (A
 
 release: $(STAMP) ## wheel, sdist and Zenodo's archive in dist/, checked, from a clean tree (TAG=1: then the tag)
 	@$(BIN)/python tools/release.py $(if $(TAG),--tag)
+
+stale: $(STAMP) ## name each block, figure, cell and card of a page whose rows have changed since it was made
+	@$(BIN)/python -m bnc_repro stale
 
 publish: $(STAMP) ## copy finished rows from runs/ to results/
 	@$(BIN)/python -m bnc_repro publish

@@ -161,6 +161,7 @@ def parser() -> argparse.ArgumentParser:
     same = command("same-digits", commands.same_digits_command)
     same.add_argument("--profile", action="append", choices=PROFILES, help="all that have published rows")
     same.add_argument("--seeds", type=int, default=1, help="so many seeds of each arm of the sample")
+    command("stale", commands.stale_command)
     published = command("publish", commands.publish_command)
     published.add_argument("--remove", action="store_true", help="also remove published rows of no arm and seed")
     return top

@@ -308,3 +308,14 @@ def publish_command(options: argparse.Namespace) -> None:
 
     show()
     print("\n".join(map(str, publish.publish(options.remove))))
+
+
+def stale_command(options: argparse.Namespace) -> None:
+    """Name each block, figure, cell and card whose published rows have changed since it was made."""
+    root = project_root()
+    from .pages.stale import stale
+
+    lines = stale(root)
+    print("\n".join(lines) or "nothing is stale: every page says what its rows say")
+    if lines:
+        sys.exit(1)
