@@ -1,6 +1,6 @@
 # Every target makes what it needs: the first call builds .venv from requirements/lock.txt, later ones do nothing.
 # Variables: PYTHON=python3.12 (3.11 or newer), TORCH=own (use the torch and torchvision that PYTHON has),
-#            DATA=folder (small, gpu, paper), JOBS=2 (test; every core), ARGS='-k name' (test, lab), CONFIRM=1 (clean-runs), UPGRADE=1 (lock)
+#            DATA=folder (small, gpu, paper), JOBS=2 (test; every core), ARGS='-k name' (test, lab), CONFIRM=1 (clean-runs), UPGRADE=1 (lock), TAG=1 (release)
 
 OUTER_PATH := $(PATH)
 BIN := $(CURDIR)/.venv/bin
@@ -17,7 +17,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install repro test lab report docs publish same-digits small gpu paper presets lock hooks clean clean-runs again
+.PHONY: help install repro test lab report docs stale release publish same-digits small gpu paper presets lock hooks clean clean-runs again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,12 @@ report: $(STAMP) ## every page anew from the published rows, nothing trained (tw
 docs: $(STAMP) ## the site, from committed outputs and docstrings: build/site (ARGS='-b linkcheck': follow its links instead)
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs $(ARGS) . build/site
 	@echo 'The site: build/site/docs/index.html'
+
+release: $(STAMP) ## wheel, sdist and Zenodo's archive in dist/, checked, from a clean tree (TAG=1: then the tag)
+	@$(BIN)/python tools/release.py $(if $(TAG),--tag)
+
+stale: $(STAMP) ## name each block, figure, cell and card of a page whose rows have changed since it was made
+	@$(BIN)/python -m bnc_repro stale
 
 publish: $(STAMP) ## copy finished rows from runs/ to results/
 	@$(BIN)/python -m bnc_repro publish

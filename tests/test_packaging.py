@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -116,13 +117,18 @@ def test_help_lists_every_public_target():
     assert make().stdout == shown, "help is what make says when nothing is asked"
 
 
-def test_ci_runs_make_test_and_nothing_else():
+def test_ci_runs_make_test_and_elsewhere_the_library():
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     code = [line for line in lines if line and not line.startswith("#")]
     assert code == ["set -eu", 'cd "$(dirname "$0")/.."', "exec make test"]
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
     commands = {job: [step["run"] for step in it["steps"] if "run" in step] for job, it in workflow["jobs"].items()}
+    install, of_library = commands.pop("library")
     assert commands == {"quick": ["make test ARGS='-m \"not slow\"'"], "test": ["make test"]}
+    assert install == "python -m pip install --editable .[packed,test]"
+    *words, marks, one, two, three, four, five = shlex.split(of_library)
+    assert " ".join([*words, marks]) == "python -m pytest -n auto -m not slow"
+    assert all((ROOT / path).exists() for path in (one, two, three, four, five))
 
 
 @pytest.fixture

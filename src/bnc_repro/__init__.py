@@ -7,7 +7,7 @@ What a user types is offered here and imported when it is asked for: `binarize`,
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _OFFERED = {
     "BinaryConv2d": ("layers.binary", "BinaryConv2d"),
     "BinaryLinear": ("layers.binary", "BinaryLinear"),

@@ -161,6 +161,7 @@ def parser() -> argparse.ArgumentParser:
     same = command("same-digits", commands.same_digits_command)
     same.add_argument("--profile", action="append", choices=PROFILES, help="all that have published rows")
     same.add_argument("--seeds", type=int, default=1, help="so many seeds of each arm of the sample")
+    command("stale", commands.stale_command)
     published = command("publish", commands.publish_command)
     published.add_argument("--remove", action="store_true", help="also remove published rows of no arm and seed")
     return top
@@ -184,6 +185,10 @@ def main() -> None:
         sys.stdout.flush()
     except ValueError as error:
         sys.exit(f"bnc_repro: {error}")
+    except ModuleNotFoundError as error:
+        if (extra := commands.extra_with(error.name)) is None:
+            raise
+        sys.exit(f"bnc_repro: this needs {error.name}, which is not installed: pip install 'bnc_repro[{extra}]'")
     except BrokenPipeError:  # whoever read the lines has gone, as `| head -1` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -3,7 +3,9 @@
 import argparse
 import functools
 import json
+import re
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from .recipe.build import parse_settings
@@ -11,6 +13,15 @@ from .recipe.clone import project_root
 from .recipe.profiles import experiment_section, recipe_of
 from .recipe.schema import EXPERIMENTS
 from .run import pinned
+
+
+def extra_with(module: str | None) -> str | None:
+    """The extra of this package by which a module is installed; None for a module of no extra."""
+    for requirement in metadata.requires("bnc_repro") or ():
+        package, _, extra = requirement.partition("; extra == ")
+        if extra and module and re.split(r"[^\w.-]", package)[0] == module.partition(".")[0]:
+            return extra.strip("'\"")
+    return None
 
 
 def run_command(options: argparse.Namespace) -> None:
@@ -251,6 +262,7 @@ def list_command(options: argparse.Namespace) -> None:
 
 def notebook_command(options: argparse.Namespace) -> None:
     """Execute a notebook as a stage does."""
+    project_root()  # without a clone no extra helps
     from .pages import notebook
 
     print(notebook.execute(options.name, options.profile))
@@ -258,6 +270,7 @@ def notebook_command(options: argparse.Namespace) -> None:
 
 def report_command(options: argparse.Namespace) -> None:
     """Make every page of the report anew from published rows; nothing is trained."""
+    project_root()  # without a clone no extra helps
     from .pages import report
 
     pages = [report.write_page(options.page, options.profile)] if options.page else report.report(options.profile)
@@ -289,8 +302,20 @@ def environment_command(options: argparse.Namespace) -> None:
 
 def publish_command(options: argparse.Namespace) -> None:
     """Copy current rows from runs/ to results/; write the README's verdict and the notebooks' outputs anew."""
+    project_root()  # without a clone no extra helps
     from .pages import publish
     from .training.progress import show
 
     show()
     print("\n".join(map(str, publish.publish(options.remove))))
+
+
+def stale_command(options: argparse.Namespace) -> None:
+    """Name each block, figure, cell and card whose published rows have changed since it was made."""
+    root = project_root()
+    from .pages.stale import stale
+
+    lines = stale(root)
+    print("\n".join(lines) or "nothing is stale: every page says what its rows say")
+    if lines:
+        sys.exit(1)

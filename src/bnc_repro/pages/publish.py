@@ -17,10 +17,20 @@ from ..recipe.schema import EXPERIMENTS, PROFILES, Recipe
 from ..run.identity import data_fingerprint, folder_of
 from ..training.checkpoint import atomic, write_json
 from ..training.progress import log
-from . import models, notebook
+from . import models, notebook, sources
 
 MARKS = "<!-- {}:begin -->", "<!-- {}:end -->"
 PAGES = ("README.md", "docs/real-data-verdict.md", "docs/how-to/pack.md")  # hold tables between marks
+FIGURE = "results/figures/verdict.png"
+ROWS = "Rows"  # of a figure's PNG text: the digest of the rows that it was drawn from
+STANDS_ON = {  # block -> the published rows that it is made from
+    "verdict": ("results/sample", "results/presets/linear_vs_soft", "results/packed.csv"),
+    "times": ("results/sample", "results/small"),
+    "small": ("results/small",),
+    "answer": ("results/small/linear_vs_soft",),
+    "speed": ("results/packed.csv",),
+    "balance": ("results/packed.csv",),
+}
 
 
 def publish(remove: bool = False) -> list[Path]:
@@ -108,9 +118,10 @@ def write_pages(root: Path) -> list[Path]:
             temporary.write_text(text)
     plots.style()
     figure = plots.verdict_figure(*published_rows())
-    picture = root / "results" / "figures" / "verdict.png"
+    picture = root / FIGURE
     picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=80, bbox_inches="tight", metadata={"Software": None})
+    told = {"Software": None, ROWS: sources.digest(root / STANDS_ON["verdict"][0])}
+    figure.savefig(picture, dpi=80, bbox_inches="tight", metadata=told)
     for name in notebook.STAGES:
         executed = root / "runs" / "sample" / "notebooks" / f"{name}.ipynb"
         if executed.is_file():
@@ -128,11 +139,28 @@ def published_rows(profile: str = "sample") -> list[list[dict]]:
 
 
 def with_results(text: str) -> str:
-    """`text` with what the published rows say between those marks that it has: verdicts, the title's answer, costs."""
+    """`text` with what the published rows say between those marks that it has."""
+    for name, lines in blocks().items():
+        begin, end = (mark.format(name) for mark in MARKS)
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = f"{before}{begin}\n{lines}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def said(name: str, text: str) -> str | None:
+    """What a page says between the marks of a block; None for a page without them."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    return text.partition(begin)[2].partition(end)[0].strip("\n") if begin in text else None
+
+
+def blocks() -> dict[str, str]:
+    """What the published rows say, by the name of its marks: verdicts, the title's answer, costs, speeds. Each ends
+    with the rows that it stands on."""
     sample, small = published_rows(), published_rows("small")
     presets, measured = published("presets", "linear_vs_soft"), speed.largest(speed.published())
     times = tables.times([rows for rows in [*sample, *small] if rows])
-    blocks = {
+    texts = {
         "verdict": tables.markdown(verdict.table(*sample, presets=presets, measured_speed=measured)),
         "times": tables.markdown(times),
         "small": tables.markdown(verdict.table(*small)),
@@ -140,17 +168,12 @@ def with_results(text: str) -> str:
         "speed": speed.page(speed.published()),
         "balance": "\n".join(f"- {sentence}" for sentence in speed.balance(measured)),
     }
-    for name, lines in blocks.items():
-        begin, end = (mark.format(name) for mark in MARKS)
-        if begin not in text:
-            continue
-        before, _, rest = text.partition(begin)
-        text = f"{before}{begin}\n{lines}\n{end}{rest.partition(end)[2]}"
-    return text
+    return {name: f"{text}\n\nRows: `{'`, `'.join(STANDS_ON[name])}`." for name, text in texts.items()}
 
 
 def keep_outputs(executed: Path, source: Path) -> Path:
-    """Copy the outputs of an executed notebook into the committed one, cell by cell, without times or paths.
+    """Copy the outputs of an executed notebook into the committed one, cell by cell, without times or paths, and sign
+    them with the rows that they stand on (`sources`).
 
     Raises ValueError if a cell's text differs: the outputs would not be its own.
     """
@@ -160,6 +183,7 @@ def keep_outputs(executed: Path, source: Path) -> Path:
         if cell.id not in executed_cells or executed_cells[cell.id].source != cell.source:
             raise ValueError(f"{source.name}, cell {cell.id}: changed since it was run; run `make repro` first")
         cell.outputs, cell.execution_count = _stable(executed_cells[cell.id], count), count
+    sources.sign(kept.cells, project_root())
     nbformat.write(kept, source)
     return source
 

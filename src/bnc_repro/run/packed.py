@@ -41,6 +41,11 @@ def _with_recipe(path: str | Path) -> files.Loaded:
 def evaluate(path: str | Path, data: str | None, device: torch.device, own: Collection[str] = ()) -> dict:
     """As `judge.evaluate`, of a checkpoint or a packed file."""
     network, recipe, labels, device = load_network(path, device, own)
+    if data is None:
+        try:
+            _ = recipe.data.folder
+        except ValueError as error:  # a relative one, outside of a clone
+            raise ValueError(f"{error}, or name data for {path} with --data FOLDER") from error
     return judge.evaluate_network(network, recipe, labels, path, data, device)
 
 

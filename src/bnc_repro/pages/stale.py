@@ -1,0 +1,81 @@
+"""What a page says that its rows do not say any more: `make stale`.
+
+Blocks between marks and models' cards are written anew from the published rows and compared; figures and the outputs
+of notebooks are told by the digests of the rows that they were made from.
+"""
+
+import difflib
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from ..recipe.schema import PROFILES
+from . import models, notebook, publish, sources
+
+
+def stale(root: Path) -> list[str]:
+    """A line for each block, figure, cell and card that is stale: its page, its name, its rows, and for text what it
+    says and what its rows say."""
+    return [*_blocks(root), *_figures(root), *_cells(root), *_cards(root)]
+
+
+def _blocks(root: Path) -> list[str]:
+    lines = []
+    for name, block in publish.blocks().items():
+        for page in publish.PAGES:
+            said = publish.said(name, (root / page).read_text(encoding="utf-8"))
+            if said not in (None, block):
+                rows = ", ".join(publish.STANDS_ON[name])
+                lines.append(f"{page}, block {name}, of {rows}: `make publish` writes it anew")
+                lines += _differences(said, block)
+    return lines
+
+
+def _differences(said: str, right: str) -> list[str]:
+    lines = difflib.unified_diff(said.splitlines(), right.splitlines(), n=0, lineterm="")
+    words = {"-": "says", "+": "rows say"}
+    return [
+        f"    {words[line[0]]}: {line[1:]}" for line in lines if line[0] in words and line[:3] not in ("---", "+++")
+    ]
+
+
+def _figures(root: Path) -> list[str]:
+    with Image.open(root / publish.FIGURE) as picture:
+        told = picture.info.get(publish.ROWS)
+    rows = publish.STANDS_ON["verdict"][0]
+    if told == sources.digest(root / rows):
+        return []
+    return [f"{publish.FIGURE}, of {rows}: `make publish` draws it anew"]
+
+
+def _cells(root: Path) -> list[str]:
+    lines = []
+    for name in notebook.STAGES:
+        cells = nbformat.read(root / "notebooks" / f"{name}.ipynb", 4).cells
+        code = [cell for cell in cells if cell.cell_type == "code"]
+        paths = sources.stands_on((cell.id, cell.source) for cell in code)
+        for cell in code:
+            signed = cell.metadata.get(sources.KEY, {})
+            changed = [path for path in sorted(paths[cell.id]) if signed.get(path) != sources.digest(root / path)]
+            if cell.outputs and changed:
+                remedy = f"`python -m bnc_repro notebook {name}`, then `make publish`"
+                lines.append(f"notebooks/{name}.ipynb, cell {cell.id}, of {', '.join(changed)}: {remedy}")
+    return lines
+
+
+def _cards(root: Path) -> list[str]:
+    lines = []
+    for profile in PROFILES:
+        for name, row in models.of_rows(profile).items():
+            file = root / "results" / "models" / profile / f"{name}.md"
+            if file.is_file():
+                said, right = (
+                    "\n".join(line for line in text.splitlines() if not line.startswith("| file |"))
+                    for text in (file.read_text(encoding="utf-8"), models.card(f"{profile}/{name}", row, 0, 0))
+                )
+                if said != right:
+                    rows = f"results/{profile}/{row['experiment']}/{row['fingerprint']}.json"
+                    lines.append(f"{file.relative_to(root)}, of {rows}: `make publish` packs and writes it anew")
+                    lines += _differences(said, right)
+    return lines

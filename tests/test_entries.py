@@ -1,0 +1,58 @@
+"""Other doors to the clone: torch.hub, Codespaces, Binder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def hub(code, cwd):
+    """A Python elsewhere that loads the clone through torch.hub, without the clone's package at hand."""
+    load = "load = lambda entry, **options: torch.hub.load(clone, entry, source='local', **options)"
+    start = f"import sys, torch\nclone = {str(ROOT)!r}\n{load}\n"
+    words = [sys.executable, "-c", start + code]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_hub_gives_networks_and_published_models(tmp_path):
+    """A binary classifier with two-valued weights, a pose network, a packed model that computes, elsewhere."""
+    code = """
+network = load("binary_resnet20", num_classes=10, width=4).eval()
+print(network(torch.randn(2, 3, 32, 32)).shape[1])
+weights = [layer.binary_weight()[0].unique().numel() for layer in network.modules() if hasattr(layer, "binary_weight")]
+print(sorted(set(weights)))
+print(type(load("binary_sbpn", num_keypoints=17, weight_binarizer="ste")).__name__)
+packed = load("packed", name="sample/fashion-mnist-binary")
+print(packed(torch.zeros(3, 1, 28, 28)).shape)
+print(sys.modules["bnc_repro"].__file__)
+"""
+    done = hub(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    outputs, values, pose, shape, file = done.stdout.splitlines()
+    assert (outputs, values, shape) == ("10", "[2]", "torch.Size([3, 10])")
+    assert pose
+    assert Path(file).is_relative_to(ROOT / "src")
+
+
+def test_the_hub_names_the_models_that_there_are(tmp_path):
+    done = hub("load('packed', name='sample/none')", tmp_path)
+    assert "there is no packed network sample/none; known: sample/fashion-mnist-" in done.stderr.splitlines()[-1]
+
+
+def test_codespaces_and_binder_open_the_fast_track():
+    """Both install from the lock, unpack the data and let no notebook train."""
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["containerEnv"] == {"BNC_REPRO_REUSE": "only"}
+    assert container["postCreateCommand"].startswith("make install")
+    assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).is_file()
+    for name in ("postBuild", "start"):
+        script = ROOT / "binder" / name
+        assert script.stat().st_mode & 0o111, f"{name} must be executable"
+        subprocess.run(["sh", "-n", script], check=True)
+    assert "requirements/lock.txt" in (ROOT / "binder" / "postBuild").read_text()
+    told = subprocess.run(
+        [ROOT / "binder" / "start", "env"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
+    assert "BNC_REPRO_REUSE=only" in told.stdout.splitlines()
