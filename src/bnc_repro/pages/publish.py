@@ -163,7 +163,7 @@ def blocks() -> dict[str, str]:
     texts = {
         "verdict": tables.markdown(verdict.table(images, poses, ablation, presets, measured)),
         "times": tables.markdown(times),
-        "small": tables.markdown(verdict.table(*small)),
+        "small": tables.markdown(verdict.table(small[0], small[1], small[2])),
         "answer": verdict.title(small[2]),
         "speed": speed.page(speed.published()),
         "balance": "\n".join(f"- {sentence}" for sentence in speed.balance(measured)),
