@@ -4,9 +4,11 @@ Sliders need ipywidgets and a running notebook; `still` draws the same pictures 
 """
 
 import math
+from importlib import import_module
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -77,7 +79,7 @@ def train(drawn: Drawn, seed: int = 0) -> tuple[list[float], float]:
     return losses, right.float().mean().item()
 
 
-def picture(slope: float = 1.0, clip: float = 1.0, shape: str = "box") -> plt.Figure:
+def picture(slope: float = 1.0, clip: float = 1.0, shape: str = "box") -> Figure:
     """F beside sign, F', and the toy's loss under it."""
     drawn, x = Drawn(slope, clip, shape), torch.linspace(-LIMIT, LIMIT, 601)
     losses, right = train(drawn)
@@ -104,7 +106,7 @@ def still() -> None:
 def sliders() -> object:
     """Sliders for slope, clip and shape that redraw the picture; a sentence where ipywidgets is not installed."""
     try:
-        import ipywidgets
+        ipywidgets = import_module("ipywidgets")
     except ModuleNotFoundError:
         return "sliders need ipywidgets: python -m pip install ipywidgets, then run this cell again"
 

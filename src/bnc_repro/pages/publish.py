@@ -157,13 +157,13 @@ def said(name: str, text: str) -> str | None:
 def blocks() -> dict[str, str]:
     """What the published rows say, by the name of its marks: verdicts, the title's answer, costs, speeds. Each ends
     with the rows that it stands on."""
-    sample, small = published_rows(), published_rows("small")
+    (images, poses, ablation), small = published_rows(), published_rows("small")
     presets, measured = published("presets", "linear_vs_soft"), speed.largest(speed.published())
-    times = tables.times([rows for rows in [*sample, *small] if rows])
+    times = tables.times([rows for rows in [images, poses, ablation, *small] if rows])
     texts = {
-        "verdict": tables.markdown(verdict.table(*sample, presets=presets, measured_speed=measured)),
+        "verdict": tables.markdown(verdict.table(images, poses, ablation, presets, measured)),
         "times": tables.markdown(times),
-        "small": tables.markdown(verdict.table(*small)),
+        "small": tables.markdown(verdict.table(small[0], small[1], small[2])),
         "answer": verdict.title(small[2]),
         "speed": speed.page(speed.published()),
         "balance": "\n".join(f"- {sentence}" for sentence in speed.balance(measured)),

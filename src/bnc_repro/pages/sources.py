@@ -54,7 +54,7 @@ def _read(statement: ast.stmt) -> set[str]:
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         if isinstance(node, ast.Call) and called in READERS:
             profile, experiment = (
-                argument.value if isinstance(argument, ast.Constant) else None
+                str(argument.value) if isinstance(argument, ast.Constant) else None
                 for argument in (node.args[position] for position in READERS[called])
             )
             # What a notebook calls `profile` is the sample where its outputs are kept.
