@@ -14,7 +14,7 @@ from bnc_repro.run import execute, released
 from bnc_repro.run.execute import _start_from, run
 from bnc_repro.run.identity import folder_of
 from bnc_repro.run.judge import load_network
-from bnc_repro.training import checkpoint
+from bnc_repro.training import checkpoint, loop
 from bnc_repro.training.loop import Diverged
 from runs import CPU, Stop, interrupt, weights, what_counts
 
@@ -217,7 +217,14 @@ def test_a_checkpoint_runs_no_file_unless_the_user_names_it(recipe, tmp_path):
     assert mark.exists()
 
 
-def test_weights_that_the_last_update_broke_are_a_divergence(recipe, tmp_path):
-    """The loss of the last step was a number, the weights after it are none: no finished row."""
+def test_one_step_is_no_training(recipe, tmp_path):
+    """Refused before it starts, with the number of items."""
+    with pytest.raises(ValueError, match="make 1 step of training in all, with 320 training items"):
+        run(recipe(epochs=1, batch_size=320), tmp_path)
+
+
+def test_weights_that_the_last_update_broke_are_a_divergence(recipe, tmp_path, monkeypatch):
+    """The loss of the last step, here the only one, was a number, the weights after it are none: no finished row."""
+    monkeypatch.setattr(loop, "steps", lambda items, recipe: items // recipe.batch_size)
     with pytest.raises(Diverged, match="is not finite after epoch 1"):
         run(recipe(epochs=1, batch_size=320, learning_rate=1e38, optimizer="sgd", weight_binarizer=None), tmp_path)

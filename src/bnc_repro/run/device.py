@@ -4,7 +4,6 @@ import ctypes
 import math
 import os
 import re
-import resource
 import sys
 import tempfile
 from functools import cache
@@ -43,7 +42,9 @@ def device_name(device: torch.device) -> str:
 @cache
 def _onednn_kernel() -> str:
     """What oneDNN really calls for a convolution here, such as "avx512_core", from its own report of the call; "none"
-    where torch has no oneDNN or does not use it."""
+    where torch has no oneDNN or does not use it, and on Windows, where it cannot be asked."""
+    if sys.platform == "win32" or not torch.backends.mkldnn.is_available():
+        return "none"
     report = re.compile(rb"primitive,exec,cpu,convolution,[a-z_]*:?([a-z0-9_]+)")
     with tempfile.TemporaryFile() as file, torch.no_grad():
         sys.stdout.flush()
@@ -85,4 +86,9 @@ def peak_memory_mib(device: torch.device) -> int:
     """The most memory that this process held so far: the device's on CUDA, else its own."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    try:
+        import resource
+    except ImportError:  # Windows keeps no such account
+        return 0
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(held / (2**20 if sys.platform == "darwin" else 1024))
