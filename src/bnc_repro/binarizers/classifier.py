@@ -165,7 +165,10 @@ class Classifier(Binarizer):
 
 def transformed() -> bool:
     """Whether a transform of torch.func is at work, which takes neither tables nor recomputation."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+    )
 
 
 def _through(weights: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
