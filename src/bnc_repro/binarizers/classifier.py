@@ -166,8 +166,7 @@ class Classifier(Binarizer):
 def transformed() -> bool:
     """Whether a transform of torch.func is at work, which takes neither tables nor recomputation."""
     return (
-        not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
     )
 
 
