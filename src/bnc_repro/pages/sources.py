@@ -23,6 +23,7 @@ FILES = {
     "speed.published": "results/packed.csv",
     "speed.here": "results/packed.csv",
     "tuning.table": "results/small/tuning",
+    "plots.rates": "results/small/tuning",
 }
 
 
