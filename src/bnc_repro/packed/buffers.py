@@ -9,6 +9,8 @@ from .arrangement import Prepared, Weights, address, rounded
 from .kernels import aligned
 from .packing import BinaryBlock, Convolution, Linear, Plan, after, output_shape
 
+BINARY = (program.COUNT, program.CODES, program.LOOKUP, program.UPSAMPLE_WORDS)  # operations on bits
+
 
 class Map:
     """An activation (H, W, C): floats, and sign words twice, as a convolution reads one copy and writes the other."""
@@ -143,7 +145,7 @@ class Program:
 
     def of_bits(self, operation: int) -> bool:
         """Whether an operation is of a binary convolution, and no float one."""
-        return self.operations[operation, 0] in program.BINARY
+        return self.operations[operation, 0] in BINARY
 
     def _keep(self, array: np.ndarray) -> int:
         self.kept.append(array)

@@ -56,7 +56,8 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_CoreLoader)  # a subclass of SafeLoader: plain values only
     except RecursionError as error:
         raise ValueError(f"{text.splitlines()[0][:60]!r} ... is nested too deep; write it flatter") from error
-    except ValueError as error:  # a number that Python does not read, such as one of 5,000 digits
+    except ValueError as error:
+        # Of a number that Python does not read, such as one of 5,000 digits.
         raise ValueError(f"{text.splitlines()[0][:60]!r} ... holds a number that cannot be read: {error}") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)

@@ -88,7 +88,8 @@ def git_state() -> dict:
     def ask(*words: str) -> str | None:
         try:
             answer = subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=False)
-        except OSError:  # no program of that name here: the row is worth more than its commit
+        except OSError:
+            # No program of that name here: the row is worth more than its commit.
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
