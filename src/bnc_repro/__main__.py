@@ -188,9 +188,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (extra := commands.extra_with(error.name)) is None:
             raise
-        sys.exit(
-            f"bnc_repro: this needs {str(error.name).partition('.')[0]}, which is not installed: pip install 'bnc_repro[{extra}]'"
-        )
+        package = str(error.name).partition(".")[0]
+        sys.exit(f"bnc_repro: this needs {package}, which is not installed: pip install 'bnc_repro[{extra}]'")
     except BrokenPipeError:  # whoever read the lines has gone, as `| head -1` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
