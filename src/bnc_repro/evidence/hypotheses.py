@@ -2,12 +2,12 @@
 
 import pandas as pd
 
+from ..recipe.parameters import PLACEMENTS
+from ..recipe.schema import LEARNT
 from . import statistics
 from .judgement import (
-    LEARNT,
     LEVEL,
     OPTIMIZERS,
-    PLACEMENTS,
     OverConditions,
     Test,
     conditions,

@@ -15,13 +15,13 @@ effect between unequal rates may be the rates'. It is decided only if it shows a
 from collections import Counter
 from dataclasses import dataclass
 
+from ..recipe.parameters import PLACEMENTS
+from ..recipe.schema import LEARNT
 from . import statistics
 from .rows import UNITS, by_arm
 from .statistics import Estimate
 
-LEARNT = ("linear", "mlp")
 CLAIMS = (("H1", "linear above each hand-made", "linear"), ("H2", "mlp above linear", "mlp"))
-PLACEMENTS = ("weights", "activations", "both")
 OPTIMIZERS = ("adam", "sgd")
 LEVEL = 0.05
 MARGINS = {"points": 0.5}  # within so much of each other two estimators are equivalent
@@ -33,20 +33,22 @@ def conditions(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of each condition at every estimator's own rate, with the estimator as their arm. A condition is called
     by what differs between the rows: the placement, the optimizer, both ("weights-adam") or, where there is only one,
     nothing ("")."""
-    own = {}
-    for condition, condition_rows in _by_condition(rows).items():
-        rates = _own_rates(condition_rows)
-        own[condition] = [row for row in condition_rows if _rate(row) == rates[row["arm"]]]
-    return own
+    return {condition: _at_own_rates(condition_rows) for condition, condition_rows in _by_condition(rows).items()}
 
 
 def at_the_common_rate(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of each condition at the rate that most of its estimators have."""
-    common = {}
-    for condition, condition_rows in _by_condition(rows).items():
-        rate = _common_rate(condition_rows)
-        common[condition] = [row for row in condition_rows if _rate(row) == rate]
-    return common
+    return {condition: _at_common_rate(condition_rows) for condition, condition_rows in _by_condition(rows).items()}
+
+
+def _at_own_rates(rows: list[dict]) -> list[dict]:
+    rates = _own_rates(rows)
+    return [row for row in rows if _rate(row) == rates[row["arm"]]]
+
+
+def _at_common_rate(rows: list[dict]) -> list[dict]:
+    rate = _common_rate(rows)
+    return [row for row in rows if _rate(row) == rate]
 
 
 def _by_condition(rows: list[dict]) -> dict[str, list[dict]]:
@@ -184,13 +186,12 @@ class Pair:
 
 def pairs_of(condition: str, rows: list[dict], arm: str, rivals: list[str]) -> dict[str, Pair]:
     """rival -> the pair, in one condition of all the rows; rivals without two pairs of seeds are left out."""
-    own, common = conditions(rows)[condition], at_the_common_rate(rows)[condition]
-    at_common = paired(common, arm, rivals)
-    both = _by_condition(rows)[condition]
-    rates, rate, margin = _own_rates(both), _common_rate(both), margin_of(own[0]["headline"])
+    every_rate = _by_condition(rows)[condition]
+    at_common = paired(_at_common_rate(every_rate), arm, rivals)
+    rates, rate, margin = _own_rates(every_rate), _common_rate(every_rate), margin_of(every_rate[0]["headline"])
     return {
         rival: Pair(arm, rival, difference, (rates[arm], rates[rival]), rate, at_common.get(rival), margin)
-        for rival, difference in paired(own, arm, rivals).items()
+        for rival, difference in paired(_at_own_rates(every_rate), arm, rivals).items()
     }
 
 
