@@ -14,7 +14,7 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -39,21 +39,23 @@ class Comparison:
     milliseconds: dict[str, list[float]]
     absent: dict[str, str] = field(default_factory=dict)
 
+    def quartiles(self, name: str) -> tuple[float, float, float]:
+        """Milliseconds a call: lower quartile, median and upper quartile of the rounds."""
+        return _quartiles(self.milliseconds[name])
+
     def median(self, name: str) -> float:
         """Median milliseconds a call."""
-        return float(np.median(self.milliseconds[name]))
+        return self.quartiles(name)[1]
 
     def ratio(self, name: str, base: str = PACKED) -> tuple[float, float, float]:
         """How many times `base`'s time `name` takes: lower quartile, median and upper quartile of the rounds."""
-        rounds = np.divide(self.milliseconds[name], self.milliseconds[base])
-        lower, median, upper = np.percentile(rounds, [25, 50, 75])
-        return float(lower), float(median), float(upper)
+        return _quartiles(np.divide(self.milliseconds[name], self.milliseconds[base]))
 
     def table(self) -> str:
         """A Markdown table of medians, quartiles and ratios, the absent ones named below it."""
         rows = ["| contestant | ms, median (quartiles) | times packed, median (quartiles) |", "| --- | --- | --- |"]
-        for name, values in self.milliseconds.items():
-            lower, median, upper = np.percentile(values, [25, 50, 75])
+        for name in self.milliseconds:
+            lower, median, upper = self.quartiles(name)
             low, middle, high = self.ratio(name)
             rows.append(f"| {name} | {median:.3g} ({lower:.3g}, {upper:.3g}) | {middle:.2f} ({low:.2f}, {high:.2f}) |")
         return "\n".join([*rows, *(["", "Not measured:"] if self.absent else []), *self._sentences()])
@@ -68,6 +70,11 @@ class Comparison:
             low, middle, high = self.ratio(name)
             lines.append(f"{name:{width}}  {self.median(name):8.3f}  {middle:.2f} ({low:.2f} to {high:.2f})")
         return "\n".join(lines + [sentence[2:] for sentence in self._sentences()])
+
+
+def _quartiles(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    lower, median, upper = np.percentile(values, [25, 50, 75])
+    return float(lower), float(median), float(upper)
 
 
 def float_twin(network: nn.Module) -> nn.Module:

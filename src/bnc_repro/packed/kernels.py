@@ -128,11 +128,11 @@ def count_tile(pixels: int, vectors: int, block: bool):
         for p in range(pixels):
             x = e.load(I64, table, 32 * p + 8)
             bits = e.sum(words, e.load(I64, table, 32 * p + 16))
-            place = e.sum(middle, e.builder.mul(e.load(I64, table, 32 * p + 24), middle_bytes))
+            middle_row = e.sum(middle, e.builder.mul(e.load(I64, table, 32 * p + 24), middle_bytes))
             for v in range(0, vectors, 2):
                 low, high = (e.builder.trunc(e.builder.load(sums[p][v + i]), half) for i in range(2))
                 offset = I64(32 * v)
-                at = [e.sum(address, offset) for address in (place, scale, shift)]
+                at = [e.sum(address, offset) for address in (middle_row, scale, shift)]
                 z = _finish(e, e.concatenated(low, high), *at)
                 to = e.sum(target, x, offset)
                 if block:

@@ -50,14 +50,14 @@ def _of_packed(packed: PackedNetwork, images: Tensor, rounds: int) -> tuple[list
     result = torch.empty(1, *program.shape)
     x, y = images.data_ptr(), result.data_ptr()
     count = len(program.operations)
-    spent = np.zeros((rounds, count))
-    for i in range(rounds + 1):  # the first round does not count
+    spent = np.zeros((rounds + 1, count))
+    for i in range(rounds + 1):
         for operation in range(count):
             started = time.process_time()
             program.alone(operation, x, y)
-            spent[i - 1, operation] = time.process_time() - started
+            spent[i, operation] = time.process_time() - started
     sums = np.zeros((len(packed.plan.steps), 2))
-    for operation, milliseconds in enumerate(1000 * np.median(spent, 0)):
+    for operation, milliseconds in enumerate(1000 * np.median(spent[1:], 0)):  # the first round does not count
         sums[program.step_of[operation], int(program.of_bits(operation))] += milliseconds
     return sums[:, 1].tolist(), sums[:, 0].tolist()
 
@@ -69,10 +69,10 @@ def _of_twin(twin: nn.Module, layers: list[str], images: Tensor, rounds: int) ->
     modules = [twin.get_submodule(name.rpartition(".")[0]) for name in (first, *blocks)] + [twin.get_submodule(last)]
     for module in modules:
         module.register_forward_hook(lambda *_: ends.append(time.process_time()))
-    spent = np.zeros((rounds, len(layers)))
+    spent = np.zeros((rounds + 1, len(layers)))
     for i in range(rounds + 1):
         ends.clear()
         ends.append(time.process_time())
         twin(images)
-        spent[i - 1] = np.diff(ends)
-    return (1000 * np.median(spent, 0)).tolist()
+        spent[i] = np.diff(ends)
+    return (1000 * np.median(spent[1:], 0)).tolist()
