@@ -6,13 +6,13 @@ Contestants take turns, a ratio is taken within a round: processor time, one thr
     python benchmarks/packed.py --network bireal18 [--rounds 25] [--batch 8] [--kernel popcount]
 
 The networks are as initialised: time does not depend on the weights. Rows go to results/packed.csv, and from there
-by `make publish` to benchmarks/packed.md, README and the docs. Who is not installed is named: onnxruntime is in
+by `make publish` to README and the docs. Who is not installed is named: onnxruntime is in
 the extra `export`, OpenVINO in none (`pip install openvino`).
 """
 
 import argparse
 
-from bnc_repro.evidence import speed, tables
+from bnc_repro.evidence import speed
 from bnc_repro.packed.benchmark import RIVALS
 
 
@@ -25,13 +25,11 @@ def main() -> None:
     parser.add_argument("--rivals", nargs="+", choices=RIVALS, default=[])
     options = parser.parse_args()
     for name in options.network:
-        rows, packed = speed.measure(
+        measured = speed.compared(
             name, rounds=options.rounds, batch=options.batch, kernel=options.kernel, rivals=tuple(options.rivals)
         )
-        print(f"{tables.markdown(speed.contestants(rows))}\n\n{packed.report}\n")
-        for rival, reason in rows.attrs["absent"].items():
-            print(f"Not measured: {rival}, {reason}.")
-        speed.keep(rows)
+        print(f"# {name}, batch {options.batch}\n\n{measured.comparison.table()}\n\n{measured.packed.report}\n")
+        speed.keep(measured.rows())
 
 
 if __name__ == "__main__":

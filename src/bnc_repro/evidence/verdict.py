@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..recipe.clone import project_root
-from . import hypotheses, speed, statistics, tables
+from . import hypotheses, statistics, tables
 from .rows import by_arm, sets
 
 RELATIONS = {"above": "agrees", "below": "disagrees", "not judged": "shown, not judged"}
@@ -23,7 +23,6 @@ WORDS = {
 }
 OTHER_SCALE = "not tested at this scale: other data and a smaller network"
 CLASSIFYING = "paper"  # the preset whose forward pass takes the class of the larger output
-BALANCED = "bireal18"  # the network whose cost stands for the claim
 CHANCE = 10  # percent, of the ten classes that `presets` is trained on
 
 
@@ -38,11 +37,12 @@ def table(
     coco: list[dict],
     ablation: list[dict],
     presets: Sequence[dict] = (),
-    measured_speed: pd.DataFrame | None = None,
+    balance: tuple[str, str] | None = None,
 ) -> pd.DataFrame:
     """Every claim of the paper: claimed, measured here with its spread, verdict; lines for each data set and each
     condition of the ablation. An experiment without rows has no line. `presets` are the rows of the profile of that
-    name, which hold the preset whose forward pass classifies; `measured_speed` those of `evidence.speed`."""
+    name, which hold the preset whose forward pass classifies; `balance` is what
+    `speed.claim` says of performance against complexity, measured and verdict."""
     paper, lines = claims(), []
 
     def line(claim: str, claimed: str, measured: str, verdict: str) -> None:
@@ -83,19 +83,9 @@ def table(
             f"mlp − {rival} {hypotheses.shown(e, rows[0]['headline'])}" for rival, e in differences.items()
         )
         line("gain", f"+{paper['gain']['value']:g} over the best", where + (measured or "too few runs"), OTHER_SCALE)
-    if measured_speed is not None:
-        line("balance", "a better balance", *balance(measured_speed))
+    if balance is not None:
+        line("balance", "a better balance", *balance)
     return pd.DataFrame(lines)
-
-
-def balance(measured: pd.DataFrame) -> tuple[str, str]:
-    """Performance against complexity: what the binary network of the paper costs beside its float twin, and the
-    verdict. At inference every estimator is sign, so that estimators are compared at equal cost, by accuracy alone."""
-    network = measured[measured["network"] == BALANCED]
-    return (
-        f"{'; '.join(sentence.rstrip('.') for sentence in speed.balance(network))}; the same for every estimator",
-        "cheaper than float, as measured; between estimators the cost is equal, and the accuracy decides",
-    )
 
 
 def _reached(rows: list[dict], estimates: dict[str, statistics.Estimate], claimed: float) -> str:
@@ -119,15 +109,16 @@ def title(rows: list[dict]) -> str:
         "supported": "the learnt linear function is better than each hand-made one",
         "refuted": "a hand-made function is better than the learnt linear one",
         "undecided": "it stays open whether the learnt linear function beats each hand-made one",
-        "equivalent": "the learnt linear function and each hand-made one lie within the margin of each other",
+        "equivalent": "the learnt linear function and each hand-made one lie within {margin} of each other",
         "not judged": f"the learnt linear function against each hand-made one is shown, {hypotheses.FEW_SEEDS}",
     }
     for test in hypotheses.tests(rows):
         if test.name != "H1" or not test.estimates:
             continue
         rival, headline = hypotheses.hardest(test), test.headline
-        clause = (f"under {test.condition} " if test.condition else "") + words[test.verdict]
-        clause = clause.replace("the margin", hypotheses.margin(headline))
+        clause = (f"under {test.condition} " if test.condition else "") + words[test.verdict].format(
+            margin=hypotheses.margin(headline)
+        )
         clause += f", as {test.reason}" if test.reason else ""
         clause += f" (weakest: linear − {rival} {hypotheses.shown(test.estimates[rival], headline)})"
         condition_rows = hypotheses.conditions(rows)[test.condition]

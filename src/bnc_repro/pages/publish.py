@@ -112,8 +112,9 @@ def _copied(rows: dict[Path, dict], folder: Path) -> list[Path]:
 def write_pages(root: Path) -> list[Path]:
     """The tables of `PAGES` and the verdict's figure from the published rows, and the outputs of executed notebooks."""
     written = [root / page for page in PAGES]
+    texts = blocks()
     for page in written:
-        text = with_results(page.read_text())
+        text = with_results(page.read_text(), texts)
         with atomic(page) as temporary:
             temporary.write_text(text)
     plots.style()
@@ -138,9 +139,9 @@ def published_rows(profile: str = "sample") -> list[list[dict]]:
     return experiments
 
 
-def with_results(text: str) -> str:
-    """`text` with what the published rows say between those marks that it has."""
-    for name, lines in blocks().items():
+def with_results(text: str, texts: dict[str, str]) -> str:
+    """`text` with the `blocks` between those marks that it has."""
+    for name, lines in texts.items():
         begin, end = (mark.format(name) for mark in MARKS)
         if begin in text:
             before, _, rest = text.partition(begin)
@@ -148,7 +149,7 @@ def with_results(text: str) -> str:
     return text
 
 
-def said(name: str, text: str) -> str | None:
+def block_of(name: str, text: str) -> str | None:
     """What a page says between the marks of a block; None for a page without them."""
     begin, end = (mark.format(name) for mark in MARKS)
     return text.partition(begin)[2].partition(end)[0].strip("\n") if begin in text else None
@@ -161,7 +162,7 @@ def blocks() -> dict[str, str]:
     presets, measured = published("presets", "linear_vs_soft"), speed.largest(speed.published())
     times = tables.times([rows for rows in [images, poses, ablation, *small] if rows])
     texts = {
-        "verdict": tables.markdown(verdict.table(images, poses, ablation, presets, measured)),
+        "verdict": tables.markdown(verdict.table(images, poses, ablation, presets, speed.claim(measured))),
         "times": tables.markdown(times),
         "small": tables.markdown(verdict.table(small[0], small[1], small[2])),
         "answer": verdict.title(small[2]),

@@ -24,11 +24,11 @@ def _blocks(root: Path) -> list[str]:
     lines = []
     for name, block in publish.blocks().items():
         for page in publish.PAGES:
-            said = publish.said(name, (root / page).read_text(encoding="utf-8"))
-            if said not in (None, block):
+            text = publish.block_of(name, (root / page).read_text(encoding="utf-8"))
+            if text not in (None, block):
                 rows = ", ".join(publish.STANDS_ON[name])
                 lines.append(f"{page}, block {name}, of {rows}: `make publish` writes it anew")
-                lines += _differences(said, block)
+                lines += _differences(text, block)
     return lines
 
 
