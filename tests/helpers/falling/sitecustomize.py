@@ -1,9 +1,16 @@
-"""Kills the second process, when it was started once, at the end of its second epoch: the first is saved by then."""
+"""Kills the second process, when it was started once, at the end of its second epoch: the first is saved by then.
+
+Both the fall and the second start are said on standard error: which of two dying processes is seen first is chance.
+"""
 
 import os
 import signal
+import sys
 
-if os.environ.get("LOCAL_RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+started = os.environ.get("TORCHELASTIC_RESTART_COUNT")
+if os.environ.get("LOCAL_RANK") == "1" and started == "1":
+    print("the second process starts again", file=sys.stderr, flush=True)
+if os.environ.get("LOCAL_RANK") == "1" and started == "0":
     from bnc_repro.training import distributed
 
     epochs, agree = [], distributed.agree
@@ -12,6 +19,7 @@ if os.environ.get("LOCAL_RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_
         """Count the epochs, and fall at the second."""
         epochs.append(network)
         if len(epochs) == 2:
+            print("the second process falls", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         agree(network)
 
