@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bnc_repro.binarizers.surrogates import SURROGATES
 from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, merged, parse_settings, recipe_identity
-from bnc_repro.recipe.profiles import recipe_of
-from bnc_repro.recipe.schema import Data, Recipe, flat
+from bnc_repro.recipe.profiles import experiment_section, experiments, recipe_of
+from bnc_repro.recipe.schema import PROFILES, Data, Recipe, flat
 
 
 @pytest.mark.parametrize(
@@ -239,3 +240,15 @@ def test_keys_that_contradict_each_other_are_refused(values, sentence):
     """The key that means nothing here is named."""
     with pytest.raises(ValueError, match=sentence):
         make_recipe(**values)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_arms_train_within_their_estimators_domain(profile):
+    """Where an estimator's docstring says that its weights are standardised, or not, its arms do so."""
+    for experiment in experiments(profile):
+        for arm in experiment_section(experiment, profile)["arms"]:
+            made = recipe_of(experiment, profile, arm)
+            function = SURROGATES.get(made.weight_binarizer)
+            domain = re.search(r"domain: (.*)", (function and function.__doc__) or "")
+            if domain and "standardised" in domain[1]:
+                assert made.standardize is ("not standardised" not in domain[1]), arm

@@ -191,6 +191,7 @@ def biper(x: Tensor, progress: float = 1.0, *, frequency: float = 20.0) -> Tenso
 
     forward: sign(sin(w x)).
     gradient: d = w cos(w x).
+    domain: centred, not standardised; beyond a tenth the frequency makes the signs of large weights random
     code: a first stage of training has sin(w x) without the sign as its forward
     """
     return torch.cos(x * frequency).mul_(frequency)
@@ -286,6 +287,7 @@ def adaste(g: Tensor, x: Tensor, progress: float = 1.0) -> Tensor:
     """AdaSTE's limit for a steep inner problem: a weight moves only towards its other sign.
 
     gradient: dL/dx = g min(1/2, 1/abs(x)) where g and x share their sign, else 0.
+    domain: centred, not standardised
     code: passes g whole where it, or x, is nearly 0
     scale: its outer learning of beta is left out
     """
