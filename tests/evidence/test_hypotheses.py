@@ -5,7 +5,7 @@ import pytest
 
 from bnc_repro.evidence import hypotheses, statistics, tables, tuning, verdict
 from bnc_repro.evidence.rows import by_arm
-from bnc_repro.recipe.profiles import experiment_section
+from bnc_repro.recipe.profiles import experiment_section, recipe_of
 from runs_of_known_effect import ablation as rows
 
 
@@ -239,12 +239,22 @@ def test_what_is_open_has_a_price():
 
 def test_learning_rates_are_the_best_of_the_published_grid():
     """Each arm of `small` trains at the rate that won on held-out images, and the whole grid is published."""
-    section = experiment_section("linear_vs_soft", "small")
+    arms = tuning.tuned_arms("linear_vs_soft", "small")
     found = tuning.judged("linear_vs_soft", "small", "results/small/tuning")
-    wanted = sum(len(tuning.grid("linear_vs_soft", "small", arm)) for arm in section["arms"])
-    assert len(found) == wanted
-    best = tuning.best(found)
-    assert {arm: changes["learning_rate"] for arm, changes in section["arms"].items()} == best.to_dict()
+    assert len(found) == sum(len(tuning.grid("linear_vs_soft", "small", arm)) for arm in arms)
+    assert arms == tuning.best(found).to_dict()
+
+
+def test_every_estimator_of_small_runs_at_one_common_rate():
+    """What is above what is not decided by unequal rates: per optimizer one rate that all six estimators have."""
+    section, at = experiment_section("linear_vs_soft", "small"), {}
+    for arm, changes in section["arms"].items():
+        recipe = recipe_of("linear_vs_soft", "small", arm)
+        at.setdefault((recipe.optimizer, recipe.learning_rate), set()).add(changes["estimator"])
+    estimators = {changes["estimator"] for changes in section["arms"].values()}
+    assert len(estimators) == 6
+    for optimizer in ("adam", "sgd"):
+        assert estimators in [of for (name, _), of in at.items() if name == optimizer]
 
 
 def test_tuning_never_sees_the_test_images():

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from bnc_repro.evidence import hypotheses, judgement, statistics, verdict
@@ -142,26 +143,44 @@ def test_the_preset_that_classifies_judges_the_classifying_claim():
 
 
 def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
-    """Means, intervals, p and Holm's p of the answer on CIFAR-10, from the files of results/ and scipy."""
+    """Means, intervals, p and Holm's p of the answer on CIFAR-10, at own and at common rates, from results/, params.yaml
+    and scipy."""
     raw = [json.loads(path.read_text()) for path in (project_root() / "results/small/linear_vs_soft").glob("*.json")]
+    text = (project_root() / "pipelines/small/params.yaml").read_text()
+    section = yaml.safe_load(text)["linear_vs_soft"]
+    own = {
+        (arm.get("optimizer", "adam"), arm["estimator"]): arm["learning_rate"]
+        for name, arm in section["arms"].items()
+        if not name.endswith("-common")
+    }
     by: dict = {}
     for row in raw:
         recipe = row["recipe"]
-        by.setdefault((recipe["optimizer"], recipe["weight_binarizer"]), {})[row["seed"]] = row["metrics"]["top1"]
+        key = (recipe["optimizer"], recipe["weight_binarizer"], recipe["learning_rate"])
+        by.setdefault(key, {})[row["seed"]] = row["metrics"]["top1"]
+
+    def recomputed(optimizer: str, arm: str, rival: str, rates: tuple[float, float]):
+        first, second = by[optimizer, arm, rates[0]], by[optimizer, rival, rates[1]]
+        assert first.keys() == second.keys() == set(section["seeds"])
+        result = stats.ttest_rel([first[seed] for seed in sorted(first)], [second[seed] for seed in sorted(first)])
+        interval = result.confidence_interval(0.95)
+        return np.mean([first[seed] - second[seed] for seed in first]), interval.low, interval.high, result.pvalue
+
     tests = judgement.tests(published("small", "linear_vs_soft"))
-    above, below = [], []
+    above, below, compared = [], [], 0
     for test in tests:
         optimizer, p_above, p_below = test.place[1], [], []
-        for rival, estimate in test.estimates.items():
-            first, second = by[optimizer, test.arm], by[optimizer, rival]
-            seeds = sorted(first.keys() & second.keys())
-            difference = [first[seed] - second[seed] for seed in seeds]
-            result = stats.ttest_rel([first[seed] for seed in seeds], [second[seed] for seed in seeds])
-            interval = result.confidence_interval(0.95)
-            assert estimate.mean == pytest.approx(np.mean(difference))
-            assert [estimate.low, estimate.high] == pytest.approx([interval.low, interval.high])
-            p_above.append(result.pvalue if np.mean(difference) > 0 else 1.0)
-            p_below.append(result.pvalue if np.mean(difference) < 0 else 1.0)
+        for rival, pair in test.pairs.items():
+            rates, estimate = (own[optimizer, test.arm], own[optimizer, rival]), pair.difference
+            mean, low, high, p = recomputed(optimizer, test.arm, rival, rates)
+            assert pair.rates == rates
+            assert [estimate.mean, estimate.low, estimate.high] == pytest.approx([mean, low, high])
+            p_above.append(p if mean > 0 else 1.0)
+            p_below.append(p if mean < 0 else 1.0)
+            *interval, _ = recomputed(optimizer, test.arm, rival, (pair.common_rate,) * 2)
+            assert pair.at_common is not None
+            assert [pair.at_common.mean, pair.at_common.low, pair.at_common.high] == pytest.approx(interval)
+            compared += 1
         above.append(max(p_above))
         below.append(min(1.0, len(p_below) * min(p_below)))
     for values_, printed in ((above, "holm_above"), (below, "holm_below")):
@@ -169,3 +188,4 @@ def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
         steps = [min(1.0, (len(values_) - i) * values_[index]) for i, index in enumerate(order)]
         for index, value in zip(order, np.maximum.accumulate(steps), strict=True):
             assert getattr(tests[index], printed) == pytest.approx(value)
+    assert compared == 10  # linear with four hand-made ones and mlp with linear, under two optimizers

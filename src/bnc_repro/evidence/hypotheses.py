@@ -9,7 +9,9 @@ from .judgement import (
     LEVEL,
     OPTIMIZERS,
     OverConditions,
+    Pair,
     Test,
+    at_the_common_rate,
     conditions,
     diverged,
     hand_made,
@@ -63,12 +65,17 @@ def said_of_identical(rows: list[dict]) -> str:
     same = "Digit by digit the same, and counted once: " + ", ".join(sentences) if sentences else ""
     parts = [same or "No two agree digit by digit."]
     for condition, condition_rows in conditions(rows).items():
+        where = f" under {condition}" if condition else ""
+        at_common = at_the_common_rate(rows)[condition]
+        same_at_common = identities(at_common)
         for arm, seeds in identities(condition_rows).items():
-            where = f" under {condition}" if condition else ""
-            count = len(by_arm(condition_rows)[arm])
+            own_rows, common_rows = by_arm(condition_rows)[arm], by_arm(at_common).get(arm, {})
+            more = ""
+            if common_rows and common_rows != own_rows:
+                more = f", and at the common rate in {len(same_at_common.get(arm, []))} of {len(common_rows)}"
             parts.append(
-                f"`{arm}`{where} is the identity in {len(seeds)} of {count} seeds ({', '.join(map(str, seeds))}): all "
-                "its gates stayed open."
+                f"`{arm}`{where} is the identity in {len(seeds)} of {len(own_rows)} seeds "
+                f"({', '.join(map(str, seeds))}){more}: all its gates stayed open."
             )
     return "\n\n".join(parts)
 
@@ -79,6 +86,14 @@ def shown(difference: Estimate, headline: str) -> str:
     return f"{difference.mean:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]".replace(
         "-", "−"
     )
+
+
+def shown_at_both(pair: Pair, headline: str) -> str:
+    """A pair's difference with its interval, and where the own rates differ the one at the common rate too, as text."""
+    text = shown(pair.difference, headline)
+    if pair.at_common is None or pair.rates[0] == pair.rates[1]:
+        return text
+    return f"{text}, at the common rate {pair.common_rate:g} {shown(pair.at_common, headline)}"
 
 
 def margin(headline: str) -> str:
@@ -151,7 +166,8 @@ def _sentence(test: Test) -> str:
             "equivalent": f"MLP and linear function lie within {within} of each other",
             "not judged": f"MLP against linear function is shown, {FEW_SEEDS}",
         }
-    numbers = "; ".join(f"{test.arm} − {rival} {shown(e, test.headline)}" for rival, e in estimates.items())
+    pairs_shown = [f"{test.arm} − {rival} {shown_at_both(pair, test.headline)}" for rival, pair in test.pairs.items()]
+    numbers = "; ".join(pairs_shown)
     lost = f" {test.lost} of its runs diverged." if test.lost else ""
     why = f", {test.reason}" if test.reason else ""
     left = f" Left out, as hardly a run finished: {', '.join(test.left_out)}." if test.left_out else ""

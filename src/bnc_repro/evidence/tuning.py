@@ -2,7 +2,8 @@
 that are held out from training, never on the test images, and under seeds that no result uses.
 
 The grid is the section `tuning` of a profile's params.yaml. The rows stand in runs/<profile>/<experiment>/ beside all
-others, and published in results/<profile>/tuning/.
+others, and published in results/<profile>/tuning/. Of an estimator that has an arm at its own best rate and one at the
+rate that most have, the first in params.yaml is the tuned one.
 """
 
 import json
@@ -13,7 +14,7 @@ import pandas as pd
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.expansion import grid
-from ..recipe.profiles import experiment_section, tuned
+from ..recipe.profiles import arm_fields, experiment_section, recipe_of, tuned
 from ..run.plan import Job
 from .rows import read_row
 
@@ -22,7 +23,7 @@ def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:
     """The held-out accuracy of every tuning run whose row lies below `folder` of the clone: one line each, with its
     arm, seed and learning rate; 0 for a run that diverged."""
     wanted: dict[str, list[str]] = {}
-    for arm in experiment_section(experiment, profile)["arms"]:
+    for arm in tuned_arms(experiment, profile):
         for recipe in grid(experiment, profile, arm):
             wanted.setdefault(json.dumps(recipe_identity(recipe)), []).append(arm)
     lines = []
@@ -38,6 +39,16 @@ def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(lines, columns=["arm", "seed", "learning rate", "held-out"])
+
+
+def tuned_arms(experiment: str, profile: str) -> dict[str, float]:
+    """arm -> its learning rate, of the arms whose rate the grid has chosen: the first of each estimator in each
+    condition. Those after it share its grid, and have another rate on purpose."""
+    rates: dict[tuple, tuple[str, float]] = {}
+    for arm, changes in experiment_section(experiment, profile)["arms"].items():
+        recipe, fields = recipe_of(experiment, profile, arm), arm_fields(arm, changes)
+        rates.setdefault((fields["estimator"], fields["placement"], recipe.optimizer), (arm, recipe.learning_rate))
+    return dict(rates.values())
 
 
 def summary(jobs: list[Job], rows: dict[Path, dict]) -> list[str]:

@@ -120,7 +120,7 @@ def title(rows: list[dict]) -> str:
             margin=hypotheses.margin(headline)
         )
         clause += f", as {test.reason}" if test.reason else ""
-        clause += f" (weakest: linear − {rival} {hypotheses.shown(test.estimates[rival], headline)})"
+        clause += f" (weakest: linear − {rival} {hypotheses.shown_at_both(test.pairs[rival], headline)})"
         condition_rows = hypotheses.conditions(rows)[test.condition]
         best = _best(condition_rows, leave_out="identity")
         others = [arm for arm in ("linear", "identity") if arm in by_arm(condition_rows) and arm != best]
