@@ -143,8 +143,8 @@ def test_the_preset_that_classifies_judges_the_classifying_claim():
 
 
 def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
-    """Means, intervals, p and Holm's p of the answer on CIFAR-10, at own and at common rates, from results/, params.yaml
-    and scipy."""
+    """Means, intervals, p and Holm's p of the answer on CIFAR-10, at own and at common rates, from results/ and
+    params.yaml."""
     raw = [json.loads(path.read_text()) for path in (project_root() / "results/small/linear_vs_soft").glob("*.json")]
     text = (project_root() / "pipelines/small/params.yaml").read_text()
     section = yaml.safe_load(text)["linear_vs_soft"]

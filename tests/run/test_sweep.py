@@ -237,10 +237,12 @@ def test_a_signal_ends_all_workers_and_loses_nothing(data, tmp_path, number):
         process.send_signal(number)
         out, errors = process.communicate(timeout=600)
     until(lambda: not any(map(is_alive, workers)))
-    assert not rows_of(tmp_path)
+    finished = len(rows_of(tmp_path))  # of a worker that was far ahead of the other, on a busy machine
+    assert finished < 2
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), errors
     if number != signal.SIGKILL:
-        end = "0 runs finished, 0 of them now. 2 left, which keep their last checkpoints; the same command goes on"
+        counted = f"{finished} runs finished, {finished} of them now. {2 - finished} left"
+        end = f"{counted}, which keep their last checkpoints; the same command goes on"
         assert out.splitlines()[-1] == f"ended by {number.name}: {end}"
         assert "Traceback" not in errors
     if number == signal.SIGINT:
