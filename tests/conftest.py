@@ -9,6 +9,7 @@ import pytest
 from bnc_repro.recipe.build import make_recipe, merged
 from bnc_repro.recipe.schema import Recipe
 from bnc_repro.run import pinned
+from tiny import TINY
 
 os.environ.update(pinned.environment("sample"))  # before a test imports torch; one thread a worker, too
 
@@ -40,15 +41,7 @@ def recipe(data):
     """Makes a recipe of three epochs of ten steps, with shifts, of a network of two binary layers."""
 
     def make(**changes) -> Recipe:
-        values = {
-            "width": 4,
-            "blocks": [1, 1],
-            "stem": "half",
-            "epochs": 3,
-            "batch_size": 32,
-            "learning_rate": 0.02,
-            "data": {"root": data, "augment": "shift"},
-        }
+        values = TINY | {"epochs": 3, "data": {"root": data, "augment": "shift"}}
         return make_recipe(**merged(values, changes))
 
     return make

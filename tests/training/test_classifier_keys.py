@@ -18,19 +18,10 @@ from bnc_repro.run.execute import run
 from bnc_repro.run.identity import folder_of
 from bnc_repro.training import checkpoint
 from runs import weights
+from tiny import TINY
 
-MLP = {
-    "seed": 1,  # here the classifier that starts at random takes some numbers for the other class than their sign
-    "weight_binarizer": "mlp",
-    "standardize": True,
-    "preset": "official",
-    "width": 4,
-    "blocks": [1, 1],
-    "stem": "half",
-    "epochs": 2,
-    "batch_size": 32,
-    "learning_rate": 0.02,
-}
+# Under seed 1 the classifier that starts at random takes some numbers for the other class than their sign.
+MLP = TINY | {"seed": 1, "weight_binarizer": "mlp", "standardize": True, "preset": "official", "epochs": 2}
 # key -> what it is changed to, from MLP
 CHANGES = {
     "preset": "fixed",
@@ -98,7 +89,7 @@ def test_hidden_is_the_number_of_units(trained):
 def test_layers_learn_their_own_classifier_when_told(trained):
     """Shared classifiers end equal in all layers; `per_layer` ones do not."""
     for per_layer in (False, True):
-        states = classifiers(trained(per_layer=per_layer) if per_layer else trained())
+        states = classifiers(trained(per_layer=per_layer))
         ends = {tuple(value.flatten().tolist()) for name, value in states.items() if name.endswith("layers.0.weight")}
         assert (len(ends) > 1) is per_layer
 

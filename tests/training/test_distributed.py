@@ -17,6 +17,7 @@ from bnc_repro.run.execute import run
 from bnc_repro.run.identity import folder_of
 from bnc_repro.training import checkpoint, distributed
 from bnc_repro.training.optim import batch_factor
+from tiny import TINY
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -28,16 +29,7 @@ def environment() -> dict:
 
 def settings(root: str, **changes) -> dict:
     """A recipe of two epochs of ten steps."""
-    values = {
-        "width": 4,
-        "blocks": [1, 1],
-        "stem": "half",
-        "epochs": 2,
-        "batch_size": 32,
-        "learning_rate": 0.02,
-        "data": {"root": root, "augment": "shift"},
-    }
-    return merged(values, changes)
+    return merged(TINY, {"epochs": 2, "data": {"root": root, "augment": "shift"}}, changes)
 
 
 def result(script: str, argument: str, target: Path, processes: int) -> dict:

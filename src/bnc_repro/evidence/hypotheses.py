@@ -64,12 +64,12 @@ def said_of_identical(rows: list[dict]) -> str:
     sentences = [" = ".join(group) + (f" ({condition})" if condition else "") for condition, group in groups]
     same = "Digit by digit the same, and counted once: " + ", ".join(sentences) if sentences else ""
     parts = [same or "No two agree digit by digit."]
+    common = at_the_common_rate(rows)
     for condition, condition_rows in conditions(rows).items():
         where = f" under {condition}" if condition else ""
-        at_common = at_the_common_rate(rows)[condition]
-        same_at_common = identities(at_common)
+        same_at_common = identities(common[condition])
         for arm, seeds in identities(condition_rows).items():
-            own_rows, common_rows = by_arm(condition_rows)[arm], by_arm(at_common).get(arm, {})
+            own_rows, common_rows = by_arm(condition_rows)[arm], by_arm(common[condition]).get(arm, {})
             more = ""
             if common_rows and common_rows != own_rows:
                 more = f", and at the common rate in {len(same_at_common.get(arm, []))} of {len(common_rows)}"
@@ -91,7 +91,7 @@ def shown(difference: Estimate, headline: str) -> str:
 def shown_at_both(pair: Pair, headline: str) -> str:
     """A pair's difference with its interval, and where the own rates differ the one at the common rate too, as text."""
     text = shown(pair.difference, headline)
-    if pair.at_common is None or pair.rates[0] == pair.rates[1]:
+    if pair.at_common is None or pair.at_equal_rates:
         return text
     return f"{text}, at the common rate {pair.common_rate:g} {shown(pair.at_common, headline)}"
 

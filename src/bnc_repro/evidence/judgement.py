@@ -162,6 +162,11 @@ class Pair:
         return self._decided[1]
 
     @property
+    def at_equal_rates(self) -> bool:
+        """Whether both own rates are one."""
+        return self.rates[0] == self.rates[1]
+
+    @property
     def at_own_rates(self) -> str:
         """The relation whatever the rates are."""
         return self._relation(self.difference)
@@ -174,7 +179,7 @@ class Pair:
     @property
     def _decided(self) -> tuple[str, str]:
         relation = self.at_own_rates
-        if relation not in ("above", "below", "equivalent") or self.rates[0] == self.rates[1]:
+        if relation not in ("above", "below", "equivalent") or self.at_equal_rates:
             return relation, ""
         unequal = f"unequal learning rates, {self.arm} {self.rates[0]:g} and {self.rival} {self.rates[1]:g}"
         if self.at_common is None:

@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 
-started = os.environ.get("TORCHELASTIC_RESTART_COUNT")
-if os.environ.get("LOCAL_RANK") == "1" and started == "1":
+restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT") if os.environ.get("LOCAL_RANK") == "1" else None
+if restarts == "1":
     print("the second process starts again", file=sys.stderr, flush=True)
-if os.environ.get("LOCAL_RANK") == "1" and started == "0":
+if restarts == "0":
     from bnc_repro.training import distributed
 
     epochs, agree = [], distributed.agree
