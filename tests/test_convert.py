@@ -285,6 +285,17 @@ def test_activations_first_and_weights_later():
         binarize(model)
 
 
+def test_pruned_layers_stay_float():
+    """A pruned layer is named; its weights keep their zeros, the layer beside it becomes binary."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.randn(1, 3, 12, 12))
+    torch.nn.utils.prune.l1_unstructured(model[1], "weight", 0.5)
+    report = binarize(model, input_size=(3, 12, 12))
+    assert report.binary == report.proved == ["2"]
+    assert report.kept["1"] == "is pruned, and binary weights have no 0"
+    assert (model[1].weight == 0).float().mean() == 0.5
+
+
 def test_layers_that_would_be_zero_for_ever_stay_float():
     """One weight per output channel, and weights that are all the same: centring makes them 0, and their gradient."""
     torch.manual_seed(0)

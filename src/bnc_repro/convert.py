@@ -16,7 +16,7 @@ from torch import nn
 from .binarizers.base import Binarizer
 from .binarizers.registry import get
 from .cost import Cost, cost
-from .layers.binary import BinaryConv2d, BinaryLinear
+from .layers.binary import BinaryConv2d, BinaryLinear, pruned
 from .layers.inspect import called, prove
 from .layers.latent import center
 from .layers.sharing import share_evaluator
@@ -132,6 +132,8 @@ def _nothing_to_do(layer: nn.Module, asked: dict[str, Binarizer | None]) -> str:
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
     if asked["weight_binarizer"] is not None and not weight.is_meta:
+        if pruned(layer):
+            return "is pruned, and binary weights have no 0"
         if weight[0].numel() == 1:
             return "has one weight per output channel, which centring makes 0 for ever"
         if bool((center(weight.detach()) == 0).all()):

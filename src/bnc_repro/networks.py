@@ -11,7 +11,8 @@ def create_network(name: str, **options) -> nn.Module:
     """A network by its name in `python -m bnc_repro list networks`, untrained.
 
     Classifiers take num_classes=, pose networks num_keypoints=; all take weight_binarizer=, activation_binarizer=
-    (names, instances or None for float), preset=, standardize=, channels=, and blocks=, width=, stem= for another size.
+    (names, instances or None for float), preset=, standardize=, channels=, and blocks=, width=, stem= for another size;
+    those with a Bi-Real trunk take block="reactnet", for learnt shifts before each sign and around each PReLU.
     Raises ValueError for an unknown name, the nearest known one first, and where the number of outputs is missing.
     """
     networks = {**CLASSIFIERS, **POSENETS}

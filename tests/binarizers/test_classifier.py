@@ -107,6 +107,35 @@ def test_fixed_cannot_turn_round_collapse_or_close(name, seed):
         assert binarizer.derivative(grid[grid.abs() < 0.99]).max() > 0
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_linear_starts_with_both_gates_where_it_is_told(preset):
+    """gates=2: F' is one positive number within 2 and 0 beyond, in every preset; under `fixed` it is 1."""
+    slope = get("linear", preset=preset, gates=2.0).derivative(torch.tensor([-2.01, -1.99, 0.0, 1.99, 2.01]))
+    inside = {"fixed": 1.0}.get(preset, 2 / 2.0)
+    assert slope.tolist() == pytest.approx([0, inside, inside, inside, 0])
+
+
+def test_gates_at_two_are_moved_by_what_lies_beyond_them():
+    """F = clamp(x, -1/w, 1/w) with w = |parameter| + 0.001 of both outputs: by hand, dF/dw = -sign(x) / w^2 beyond the
+    gate, half of it to each output, and 0 within; random starts at 4 and 5 are reached by no x, and get 0."""
+    x, g = torch.tensor([0.5, -1.5, 2.5, -3.0]).double(), torch.tensor([1.0, 2.0, 3.0, -4.0]).double()
+    binarizer = get("linear", gates=2.0, tabulated=False).double()
+    _, moved = gradients(binarizer, x, g)
+    beyond = -(3.0 * 1 + -4.0 * -1) / 0.5**2
+    assert moved.flatten().tolist() == pytest.approx([beyond / 2, beyond / 2], rel=1e-6)
+    with torch.no_grad():
+        binarizer.layers[0].weight.copy_(torch.tensor([[1 / 4], [1 / 5]]))
+    _, still = gradients(binarizer, x, g)
+    assert still.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("fields", [{"gates": 0.5}, {"gates": 101.0}, {"gates": 2.0, "hidden": 4}, {"gates": -1.0}])
+def test_gates_out_of_range_are_refused(fields):
+    """Below 1 `normalised` would move them; hidden units have no gates of their own."""
+    with pytest.raises(ValueError, match="gates is of the linear classifier, from 1 to 100"):
+        Classifier(**{"hidden": 0} | fields)
+
+
 def test_official_can_be_reversed():
     """The released rule has a negative slope at 0 in some seeds: what `fixed` is there to prevent."""
     slopes = []

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from bnc_repro import create_network
 from bnc_repro.images.networks import CLASSIFIERS
+from bnc_repro.layers.backbone import Block
 from bnc_repro.layers.binary import BinaryConv2d
 from bnc_repro.recipe.build import make_recipe
 from bnc_repro.training.task import build_network
@@ -98,3 +100,52 @@ def test_bireal18_has_the_parameters_of_resnet18_and_its_prelus():
     count = sum(p.numel() for p in network.parameters())
     prelus, classifier = 64 + 4 * (64 + 128 + 256 + 512), 100 + 200
     assert count == sum(p.numel() for p in plain.parameters()) + prelus + classifier == 11_693_716
+
+
+def test_a_block_of_reactnet_is_its_formula():
+    """RPReLU(BN(conv(sign(x - shift))) + x), RPReLU(y) = prelu(y - gamma) + zeta, number by number (2003.03488)."""
+    torch.manual_seed(0)
+    block = Block(4, 4, 1, block="reactnet", weight_binarizer="ste", activation_binarizer="approx_sign").double().eval()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_()
+        block.norm.running_mean.normal_()
+    x = torch.randn(1, 4, 3, 3, dtype=torch.float64)
+    with torch.no_grad():
+        given, signs, weight = block(x), torch.zeros(4, 5, 5, dtype=torch.float64), block.conv.binary_weight()
+        for c in range(4):
+            for i in range(3):
+                for j in range(3):
+                    signs[c, i + 1, j + 1] = 1.0 if x[0, c, i, j] >= block.shift.shift[c, 0, 0] else -1.0
+        for o in range(4):
+            gamma, zeta = block.activation.shift.shift[o, 0, 0], -block.activation.lift.shift[o, 0, 0]
+            for i in range(3):
+                for j in range(3):
+                    summed = (weight[o] * signs[:, i : i + 3, j : j + 3]).sum()
+                    normed = (summed - block.norm.running_mean[o]) / (block.norm.running_var[o] + block.norm.eps).sqrt()
+                    y = normed * block.norm.weight[o] + block.norm.bias[o] + x[0, o, i, j] - gamma
+                    wanted = (y if y >= 0 else block.activation.prelu.weight[o] * y) + zeta
+                    assert given[0, o, i, j].item() == pytest.approx(wanted.item(), abs=1e-9)
+
+
+def test_reactnet_blocks_start_as_bi_real_ones_and_learn_their_shifts():
+    """Shifts start at 0, so that both networks give the same numbers; then every shift gets a gradient."""
+    networks = {}
+    for block in ("bireal", "reactnet"):
+        torch.manual_seed(0)
+        networks[block] = small(**BINARY, block=block)
+    x = torch.randn(4, 3, 16, 16)
+    logits = {block: network(x) for block, network in networks.items()}
+    assert torch.equal(logits["bireal"], logits["reactnet"])
+    logits["reactnet"].square().sum().backward()
+    shifts = {name: p for name, p in networks["reactnet"].named_parameters() if name.endswith("shift")}
+    assert len(shifts) == 3 * sum(isinstance(m, Block) for m in networks["reactnet"].modules())
+    assert all(parameter.grad.abs().sum() > 0 for parameter in shifts.values())
+
+
+def test_blocks_that_a_network_does_not_have_are_refused():
+    """An unknown name, and a network with blocks of its own."""
+    with pytest.raises(ValueError, match="unknown block 'residual'; known, nearest first: "):
+        small(**BINARY, block="residual")
+    with pytest.raises(ValueError, match="bhrnet has its own stem and blocks"):
+        create_network("bhrnet", num_keypoints=3, block="reactnet", **BINARY)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.overrides import TorchFunctionMode
 
 from bnc_repro.binarizers.base import set_progress
@@ -146,3 +147,51 @@ def test_a_forward_that_fails_leaves_no_evaluator_behind():
         fresh.weight.copy_(layer.weight)
     fresh(inputs).square().sum().backward()
     torch.testing.assert_close(layer.weight.grad, fresh.weight.grad, rtol=0, atol=0)
+
+
+class _Thinned(nn.Module):
+    """A parametrization that sets small weights to 0."""
+
+    def forward(self, weight):
+        return weight * (weight.abs() > 0.1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "thin",
+    [
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+        lambda layer: prune.ln_structured(layer, "weight", 0.5, n=2, dim=0),
+        lambda layer: parametrize.register_parametrization(layer, "weight", _Thinned()),
+    ],
+    ids=["unstructured", "channels", "parametrized"],
+)
+@pytest.mark.parametrize("make", [lambda **b: BinaryConv2d(4, 6, 3, **b), lambda **b: BinaryLinear(8, 6, **b)])
+def test_pruned_weights_are_refused_instead_of_coming_back(make, thin, training):
+    """A mask's zeros would be binarized to -alpha or +alpha."""
+    layer = make(weight_binarizer="mlp", activation_binarizer="approx_sign").train(training)
+    thin(layer)
+    with pytest.raises(ValueError, match="some weights of this layer are pruned"):
+        layer(torch.randn(2, 8) if isinstance(layer, BinaryLinear) else torch.randn(2, 4, 5, 5))
+
+
+def test_normed_weights_are_binarized_and_their_parts_learn():
+    """weight_norm computes the weight too, and leaves no 0: two values a channel, gradients to both parts."""
+    layer = BinaryConv2d(4, 6, 3, weight_binarizer="mlp", activation_binarizer="approx_sign")
+    parametrizations.weight_norm(layer)
+    layer(torch.randn(2, 4, 5, 5)).square().sum().backward()
+    assert all(len(channel.unique()) == 2 for channel in layer.binary_weight().detach())
+    parts = dict(layer.parametrizations.weight.named_parameters())
+    assert len(parts) == 2
+    assert all(part.grad is not None for part in parts.values())
+
+
+def test_float_layers_may_be_pruned():
+    """Where the weights stay float nothing is refused, nor where zeros are a parameter's own."""
+    layer = BinaryConv2d(4, 6, 3, activation_binarizer="approx_sign")
+    prune.l1_unstructured(layer, "weight", 0.5)
+    assert layer(torch.randn(2, 4, 5, 5)).shape == (2, 6, 3, 3)
+    layer = BinaryConv2d(4, 6, 3, weight_binarizer="ste")
+    with torch.no_grad():
+        layer.weight[:, :2] = 0
+    assert layer(torch.randn(2, 4, 5, 5)).shape == (2, 6, 3, 3)

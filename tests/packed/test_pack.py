@@ -46,6 +46,24 @@ def test_the_report_names_every_layer_once_and_says_why_float_ones_stay_float(pa
     assert all(kind == "packed" or (kind == "float" and reason) for _, kind, reason in layers)
 
 
+def test_blocks_of_reactnet_are_packed_layer_by_layer():
+    """No program has learnt shifts: their convolutions go to bits inside torch, and the numbers are the network's."""
+    shifted = network(block="reactnet")
+    with torch.no_grad():
+        for name, parameter in shifted.named_parameters():
+            if name.endswith("shift"):
+                parameter.normal_(std=0.3)
+    packed = pack(shifted, (20, 24))
+    binary = {name for name, module in shifted.named_modules() if isinstance(module, BinaryConv2d)}
+    assert {name for name, kind, _ in packed.report.layers if kind == "packed"} == binary
+    assert packed.report.tier == "layer by layer inside torch"
+    images = noise(3, 3, 20, 24)
+    with torch.no_grad():
+        assert torch.allclose(
+            packed(images), shifted(images), rtol=1e-4, atol=1e-4 * float(shifted(images).abs().max())
+        )
+
+
 def test_the_report_reads_well(packed):
     text = str(packed.report)
     assert packed.report.kernel in text

@@ -34,5 +34,5 @@ def test_bhrnet_has_the_shape_of_hrnet_w32():
     small_one = POSENETS["bhrnet"](num_keypoints=5, width=4, blocks=(1, 2), units=1, **BINARY)
     small_one(torch.randn(2, 3, 32, 48)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in small_one.parameters())
-    with pytest.raises(ValueError, match="has its own stem and no head"):
+    with pytest.raises(ValueError, match="has its own stem and blocks, and no head"):
         POSENETS["bhrnet"](num_keypoints=5, head=8)

@@ -99,10 +99,13 @@ def test_identity_leaves_out_place_and_workers_only():
     whole = as_dict(make_recipe())
     del whole["data"]["root"], whole["data"]["workers"]
     del whole["data"]["category"]  # the default is no part: runs from before the key are the same runs
+    del whole["gates"], whole["block"]
     assert recipe_identity(make_recipe()) == whole
     coco = {"experiment": "coco_pose", "network": "sbpn"}
     cats = make_recipe(**coco, data={"kind": "coco", "category": 0})
     assert recipe_identity(cats)["data"]["category"] == 0
+    changed = recipe_identity(make_recipe(weight_binarizer="linear", gates=2.0, block="reactnet"))
+    assert (changed["gates"], changed["block"]) == (2.0, "reactnet")
 
 
 def test_float_twin_has_no_binarizer_teacher_or_start():
@@ -233,7 +236,11 @@ def test_what_is_no_yaml_is_one_sentence():
         ({"epochs": 2, "warmup_epochs": 2.0}, "recipe key warmup_epochs is 2 of 2 epochs: take fewer"),
         ({"released_schedule": True, "schedule": "cosine"}, "recipe key released_schedule is linear"),
         ({"rule": "sum", "weight_binarizer": "ste"}, "recipe key rule is of the learnt binarizer"),
-        ({"hidden": 8, "weight_binarizer": "linear"}, "recipe key hidden is of the learnt binarizer"),
+        ({"hidden": 8, "weight_binarizer": "linear"}, "recipe key hidden is of the learnt binarizer 'mlp'"),
+        ({"gates": 2.0, "weight_binarizer": "mlp"}, "recipe key gates is of the learnt binarizer 'linear'"),
+        ({"gates": 0.5, "weight_binarizer": "linear"}, "recipe key gates is 0 .* or a number from 1 on, got 0.5"),
+        ({"gates": 101.0, "weight_binarizer": "linear"}, "recipe key gates must be at most 100"),
+        ({"block": "resnet"}, "recipe key block must be one of 'bireal', 'reactnet'"),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(values, sentence):

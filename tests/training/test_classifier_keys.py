@@ -27,10 +27,13 @@ CHANGES = {
     "preset": "fixed",
     "rule": "expected",
     "hidden": 8,
+    "gates": 2.0,
     "per_layer": True,
     "classifier_learning_rate": 0.02,
     "classifier_milestones": [1],
 }
+# What a key asks of the recipe beside itself.
+BASES = {"gates": {"weight_binarizer": "linear"}}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,8 @@ def test_no_key_is_left_out():
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_key_changes_what_is_trained(trained, key):
     """The convolutions end elsewhere than without the key: their gradients came through another classifier."""
-    plain, changed = convolutions(trained()), convolutions(trained(**{key: CHANGES[key]}))
+    base = BASES.get(key, {})
+    plain, changed = convolutions(trained(**base)), convolutions(trained(**base, **{key: CHANGES[key]}))
     assert plain.keys() == changed.keys()
     assert plain
     assert any((plain[name] != changed[name]).any() for name in plain)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..names import known
+from ..recipe.schema import MOST_GATES
 from .base import Binarizer, Facts, real
 from .sign import sign
 from .table import Evaluator, Range, nodes, pieces
 
 NODES = 2049
 CHUNK = 65_536
+SMALLEST = 1e-3  # size of a monotone classifier's weight
 RULES = ("gated", "sum", "expected")
 
 
@@ -34,8 +36,11 @@ class Classifier(Binarizer):
     F' >= 0: the estimator cannot turn round. Ours.
     `normalised`: no hidden unit is steeper than 1 and no output is steeper than 1 at 0, so no gate closes within
     abs(x) < 1; F is divided by its slope at 0, so F'(0) = 1 and it cannot collapse. Ours.
+    `gates` (linear alone): where both gates stand at the start, in units of x, from 1 to 100; None: a random start, as
+    torch's. Both outputs then stay equal: F is one clipped line whose clip is learnt. Ours.
     `tabulated`: through a table of NODES nodes a call. Else exactly, in chunks that are evaluated again in the
-    backward. Raises ValueError for a negative `hidden`, unknown names, and `normalised` without `monotone`.
+    backward. Raises ValueError for a negative `hidden`, unknown names, `gates` out of range or with hidden units, and
+    `normalised` without `monotone`.
     """
 
     facts = Facts("W", "Binarizing by Classification (2205.07433)")
@@ -48,6 +53,7 @@ class Classifier(Binarizer):
         rule: str = "gated",
         monotone: bool = False,
         normalised: bool = False,
+        gates: float | None = None,
         tabulated: bool = True,
     ) -> None:
         super().__init__()
@@ -55,11 +61,15 @@ class Classifier(Binarizer):
             raise ValueError(f"hidden must be 0 (linear) or a number of units, not {hidden}")
         if normalised and not monotone:
             raise ValueError("normalised=True divides by the slope at 0, which only monotone=True keeps positive")
+        if gates is not None and (hidden or not 1 <= gates <= MOST_GATES):
+            raise ValueError(f"gates is of the linear classifier, from 1 to {MOST_GATES}, got {gates} ({hidden=})")
         self.rule_name = known("rule", rule, RULES)
         self.argmax, self.tabulated = argmax, tabulated
         self.monotone, self.normalised = monotone, normalised
         widths = [1, hidden, 2] if hidden else [1, 2]
         self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False))
+        if gates is not None:
+            nn.init.constant_(next(self.parameters()), 1 / gates - (SMALLEST if monotone else 0))
 
     @property
     def gated(self) -> bool:
@@ -69,7 +79,7 @@ class Classifier(Binarizer):
     def _weights(self, dtype: torch.dtype) -> list[Tensor]:
         weights = [weight.to(dtype) for weight in self.parameters()]  # of the layers, in their order
         if self.monotone:
-            weights = [weight.abs() + 1e-3 for weight in weights]
+            weights = [weight.abs() + SMALLEST for weight in weights]
             if self.rule_name == "expected":
                 weights[-1] = torch.cat([-weights[-1][:1], weights[-1][1:]])
         if self.normalised:

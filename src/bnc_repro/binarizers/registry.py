@@ -10,6 +10,7 @@ from types import ModuleType
 
 from ..names import known
 from ..recipe.clone import project_root
+from ..recipe.schema import LEARNT
 from .base import Binarizer
 from .classifier import Classifier
 from .dsq import DSQ
@@ -23,7 +24,6 @@ BINARIZERS = {name: partial(Surrogate, name) for name in SURROGATES} | {
     "linear": partial(Classifier, hidden=0),
     "mlp": partial(Classifier, hidden=100),
 }
-LEARNT = ("linear", "mlp")
 LEFT_OUT = {
     "MetaQuant": "its network is trained through one unrolled step of the weights' optimizer, so it is no function of "
     "the number and its gradient alone (NeurIPS 2019)"

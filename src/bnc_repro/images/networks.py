@@ -27,10 +27,11 @@ class ResNet(BinaryNetwork):
         activation_binarizer=None,
         preset: str = "fixed",
         standardize: bool = False,
+        block: str = "bireal",
     ) -> None:
         super().__init__()
         binary = self.shared(weight_binarizer, activation_binarizer, preset, standardize)
-        self.trunk = Trunk(blocks, width, stem, channels, **binary)
+        self.trunk = Trunk(blocks, width, stem, channels, block=block, **binary)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(self.trunk.features, num_classes)
         initialise(self)
@@ -55,7 +56,7 @@ class SoftmaxRegression(nn.Module):
 
 
 # every entry takes num_classes=, channels=, weight_binarizer=, activation_binarizer=, preset=, standardize=,
-# and accepts blocks=, width=, stem= to make it smaller
+# and accepts blocks=, width=, stem= to make it smaller and block= for ReActNet's blocks
 CLASSIFIERS = {
     "bireal18": partial(ResNet, blocks=(4, 4, 4, 4), width=64, stem="imagenet"),
     "bireal34": partial(ResNet, blocks=(6, 8, 12, 6), width=64, stem="imagenet"),

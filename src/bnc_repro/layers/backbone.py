@@ -1,35 +1,64 @@
 """The Bi-Real trunk: four stages of blocks with one 3x3 convolution each and a shortcut around every one.
 
-block: sign -> binary conv 3x3 -> BN -> + shortcut -> PReLU per channel, after the addition; where the size
+block "bireal": sign -> binary conv 3x3 -> BN -> + shortcut -> PReLU per channel, after the addition; where the size
 changes the shortcut is AvgPool2d(2) -> float 1x1 -> BN. Stem float. Xavier-uniform weights.
+block "reactnet": the same with RSign in place of sign and RPReLU in place of PReLU.
 Source: Bi-Real Net (1808.00278); PReLU after the addition and the initialisation as in the released code of
-2205.07433. The stems for small images and the `width` are ours.
+2205.07433; ReActNet (2003.03488, equations 3 and 4). The stems for small images and the `width` are ours.
 Legend: N images, C channels, H and W rows and columns.
 """
 
+import torch
 from torch import Tensor, nn
 
 from ..binarizers.base import Binarizer
 from ..binarizers.registry import get
+from ..names import known
 from .binary import BinaryConv2d
 from .sharing import share_evaluator
 
+BLOCKS = ("bireal", "reactnet")
+
+
+class Shift(nn.Module):
+    """x (N, C, H, W) - shift, one learnt number per channel, 0 at the start. Before a sign it is ReActNet's RSign."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.shift
+
+
+class RPReLU(nn.Module):
+    """prelu(x - shift) - lift per channel, x (N, C, H, W): ReActNet's activation; its zeta is -lift."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift, self.prelu, self.lift = Shift(channels), nn.PReLU(channels), Shift(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lift(self.prelu(self.shift(x)))
+
 
 class Block(nn.Module):
-    """x (N, C, H, W) -> (N, O, H/stride, W/stride)."""
+    """x (N, C, H, W) -> (N, O, H/stride, W/stride). `block` is one of BLOCKS; ValueError for another name."""
 
-    def __init__(self, channels: int, out: int, stride: int, **binary) -> None:
+    def __init__(self, channels: int, out: int, stride: int, *, block: str = "bireal", **binary) -> None:
         super().__init__()
+        learnt_shifts = known("block", block, BLOCKS) == "reactnet"
+        self.shift = Shift(channels) if learnt_shifts else nn.Identity()
         self.conv = BinaryConv2d(channels, out, 3, stride, padding=1, bias=False, **binary)
         self.norm = nn.BatchNorm2d(out)
-        self.activation = nn.PReLU(out)
+        self.activation = RPReLU(out) if learnt_shifts else nn.PReLU(out)
         self.shortcut = nn.Identity()
         if stride != 1 or channels != out:
             pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
             self.shortcut = nn.Sequential(pool, nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.norm(self.conv(x)) + self.shortcut(x))
+        return self.activation(self.norm(self.conv(self.shift(x))) + self.shortcut(x))
 
 
 def stem(kind: str, channels: int, width: int) -> nn.Sequential:
@@ -44,7 +73,8 @@ def stem(kind: str, channels: int, width: int) -> nn.Sequential:
 class Trunk(nn.Module):
     """The stem and one stage per entry of `blocks`, halving the size and doubling the width from the second on.
 
-    x (N, channels, H, W) -> (N, width * 2^(stages-1), ...). `features` is that last width.
+    x (N, channels, H, W) -> (N, width * 2^(stages-1), ...). `features` is that last width; `binary` is what each block
+    takes.
     """
 
     def __init__(self, blocks: tuple[int, ...], width: int, stem_kind: str, channels: int = 3, **binary) -> None:

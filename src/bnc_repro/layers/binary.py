@@ -21,6 +21,15 @@ from .kept import KeptWeight, sources_of
 from .latent import center, channel_scale, standardize
 
 
+def pruned(layer: nn.Module) -> bool:
+    """Whether a mask or another computation (torch.nn.utils.prune, parametrize) sets weights of `layer` to exactly 0.
+    A weight that is a parameter is nobody's product, whatever its values are."""
+    if "weight_mask" in layer._buffers:
+        return True
+    weight = layer.weight if "parametrizations" in layer._modules else None
+    return isinstance(weight, Tensor) and not weight.is_meta and bool((weight.detach() == 0).any())
+
+
 class _BinaryOperands(nn.Module):
     """What both binary layers share: the two binarizers and the binary weight."""
 
@@ -63,6 +72,11 @@ class _BinaryOperands(nn.Module):
         return value
 
     def _computed_weight(self, weight_binarizer: Binarizer) -> Tensor:
+        if pruned(self):
+            raise ValueError(
+                "some weights of this layer are pruned: binary weights are -alpha or +alpha, and none is 0; keep the "
+                "layer float, or leave out whole channels instead"
+            )
         latent, scale = self.latent_and_scale()
         evaluator = self.evaluator or self._evaluator_of_the_forward()
         return scale * (weight_binarizer(latent, evaluator) if evaluator else weight_binarizer(latent))

@@ -195,11 +195,12 @@ def _slope(activation: nn.Module, channels: int) -> np.ndarray:
 
 
 def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
-    """The plan of a ResNet classifier or an SBPN whose binary layers can all be packed; None for anything else."""
+    """The plan of a ResNet classifier or an SBPN of Bi-Real blocks whose binary layers can all be packed; None for
+    anything else."""
     if not isinstance(network, (ResNet, SBPN)):
         return None
     blocks = [(name, module) for name, module in network.named_modules() if isinstance(module, Block)]
-    if any(why_float(block.conv) for _, block in blocks):
+    if any(why_float(block.conv) or not isinstance(block.activation, nn.PReLU) for _, block in blocks):
         return None
     trunk: Any = network.trunk
     names = {module: name for name, module in network.named_modules()}

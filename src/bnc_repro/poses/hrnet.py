@@ -82,9 +82,12 @@ class BHRNet(BinaryNetwork):
         activation_binarizer=None,
         preset: str = "fixed",
         standardize: bool = False,
+        block: str = "bireal",
     ) -> None:
-        if stem or head:
-            raise ValueError("bhrnet has its own stem and no head: leave the recipe keys stem and head out")
+        if stem or head or block != "bireal":
+            raise ValueError(
+                "bhrnet has its own stem and blocks, and no head: leave the recipe keys stem, block and head out"
+            )
         super().__init__()
         binary = self.shared(weight_binarizer, activation_binarizer, preset, standardize)
         first = min(FIRST, 2 * width)

@@ -34,16 +34,17 @@ class SBPN(BinaryNetwork):
         activation_binarizer=None,
         preset: str = "fixed",
         standardize: bool = False,
+        block: str = "bireal",
     ) -> None:
         super().__init__()
         binary = self.shared(weight_binarizer, activation_binarizer, preset, standardize)
-        self.trunk = Trunk(blocks, width, stem, channels, **binary)
+        self.trunk = Trunk(blocks, width, stem, channels, block=block, **binary)
         self.stride = {"imagenet": 4, "half": 2, "full": 1}[stem] * 2 ** (len(blocks) - 1)
         head, steps, before = head or 4 * width, round(math.log2(self.stride / 4)), self.trunk.features
         self.head = nn.Sequential()
         for _ in range(steps):
             self.head.append(nn.Upsample(scale_factor=2))
-            self.head.append(Block(before, head, 1, **binary))
+            self.head.append(Block(before, head, 1, block=block, **binary))
             before = head
         self.heatmaps = nn.Conv2d(before, num_keypoints, 1)
         initialise(self)
@@ -56,7 +57,7 @@ class SBPN(BinaryNetwork):
 
 
 # every entry takes num_keypoints=, weight_binarizer=, activation_binarizer=, preset=, standardize=, and accepts
-# blocks=, width= (and sbpn stem=) to make it smaller
+# blocks=, width= (and sbpn stem=) to make it smaller; sbpn takes block= for ReActNet's blocks
 POSENETS = {
     "sbpn": partial(SBPN, blocks=(4, 4, 4, 4), width=64, stem="imagenet"),
     "sbpn34": partial(SBPN, blocks=(6, 8, 12, 6), width=64, stem="imagenet"),

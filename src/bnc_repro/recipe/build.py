@@ -156,13 +156,25 @@ def recipe_identity(recipe: Recipe) -> dict:
     del values["data"]["root"], values["data"]["workers"]
     if not values["data"]["category"] and values["data"]["category"] != 0:
         del values["data"]["category"]  # the runs from before there was this key are the same runs
+    for key, neutral in (("gates", 0.0), ("block", "bireal")):  # and from before these
+        if values[key] == neutral:
+            del values[key]
     return values
+
+
+NO_CLASSIFIER: dict[str, Any] = {
+    "preset": "fixed",
+    "rule": "",
+    "hidden": 0,
+    "gates": 0.0,
+    "per_layer": False,
+    "classifier_milestones": (),
+}
 
 
 def float_twin(recipe: Recipe) -> Recipe:
     """The same recipe with a float network and without a teacher: what "teacher: twin" learns from."""
-    no_classifier = {"preset": "fixed", "rule": "", "hidden": 0, "per_layer": False, "standardize": False}
-    no_classifier |= {"classifier_milestones": ()}
+    no_classifier = NO_CLASSIFIER | {"standardize": False}
     no_teacher = {"teacher": "", "distillation": 0.0, "init_from": ""}
     return replace(recipe, weight_binarizer=None, activation_binarizer=None, **no_classifier, **no_teacher)
 
@@ -171,5 +183,5 @@ def with_float_weights(recipe: Recipe) -> Recipe:
     """The same recipe with float weights and binary activations: the first of two stages."""
     changes: dict[str, Any] = {"weight_binarizer": None, "standardize": False, "init_from": ""}
     if not learnt(recipe.activation_binarizer):
-        changes |= {"preset": "fixed", "rule": "", "hidden": 0, "per_layer": False, "classifier_milestones": ()}
+        changes |= NO_CLASSIFIER
     return replace(recipe, **changes)

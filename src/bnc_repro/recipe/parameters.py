@@ -2,6 +2,8 @@
 remedy. Below this, sections are what they claim to be.
 """
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,17 +26,22 @@ def read_parameters(file: Path) -> dict:
         why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise ValueError(f"{file} cannot be read ({why}); take it from git again") from error
     try:
-        sections = read_yaml(text)
-        _mapping(sections, "the file", "experiments")
-        # A section whose name begins with a dot holds what others refer to.
-        _keys({key: 0 for key in sections if not str(key).startswith(".")}, (*EXPERIMENTS, "tuning"), "section")
-        for name in sections.keys() & set(EXPERIMENTS):
-            _section(sections[name], name)
-        for name, grid in _mapping(sections.get("tuning", {}), "tuning", "experiments").items():
-            _keys({name: grid}, EXPERIMENTS, "section of tuning")
-            _grid(grid, f"tuning.{name}")
+        return deepcopy(_sections(text))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+@lru_cache
+def _sections(text: str) -> dict:
+    sections = read_yaml(text)
+    _mapping(sections, "the file", "experiments")
+    # A section whose name begins with a dot holds what others refer to.
+    _keys({key: 0 for key in sections if not str(key).startswith(".")}, (*EXPERIMENTS, "tuning"), "section")
+    for name in sections.keys() & set(EXPERIMENTS):
+        _section(sections[name], name)
+    for name, grid in _mapping(sections.get("tuning", {}), "tuning", "experiments").items():
+        _keys({name: grid}, EXPERIMENTS, "section of tuning")
+        _grid(grid, f"tuning.{name}")
     return sections
 
 

@@ -16,6 +16,7 @@ EXPERIMENTS = ("imagenet_resnet", "coco_pose", "linear_vs_soft")
 PROFILES = ("sample", "small", "gpu", "paper", "presets")  # presets: the ablation on the sample, 20 seeds
 MOST_CHANNELS, MOST_BLOCKS, MOST_STAGES, MOST_PX = 4096, 200, 8, 4096
 MOST_WORKERS, MOST_EPOCHS, MOST_IMAGES, MOST_SEED = 256, 100_000, 1_000_000, 2**32 - 1
+MOST_GATES = 100
 LEARNT = ("linear", "mlp")
 # what data.root must be, and how to get it
 EXPECTED = {
@@ -92,11 +93,13 @@ class Recipe:
         0, 0, MOST_CHANNELS
     )  # channels after each upsampling of a pose network, 0: four times the width
     stem: str = one_of("", "imagenet", "half", "full")  # "": the network's own
+    block: str = one_of("bireal", "reactnet")  # reactnet: learnt shifts before the sign and around the PReLU
     weight_binarizer: str | None = "mlp"
     activation_binarizer: str | None = "approx_sign"
     preset: str = one_of("official", "paper", "fixed", default="fixed")
     rule: str = one_of("", "gated", "sum", "expected")  # the learnt binarizer's backward, "": the preset's
     hidden: int = at_least(0, 0, MOST_CHANNELS)  # hidden units of the learnt "mlp", 0: its own 100
+    gates: float = at_least(0, 0.0, MOST_GATES)  # where both gates of "linear" start, 0: a random start
     per_layer: bool = False  # each layer learns its own binarizer; false: the network shares one
     standardize: bool = False
     epochs: int = at_least(0, 1, MOST_EPOCHS)  # 0: nothing is trained, what init_from names is judged
@@ -188,12 +191,18 @@ def _check_classifier(recipe: Recipe) -> None:
     foreign = [key for key, neutral in of_the_classifier.items() if getattr(recipe, key) != neutral]
     if any(map(learnt, binarizers)):
         foreign = []
-    if recipe.hidden and "mlp" not in binarizers:
-        foreign.append("hidden")
     if foreign:
         raise ValueError(
             f"recipe key {foreign[0]} is of the learnt binarizer, which this recipe does not use; leave it out"
         )
+    for key, estimator in (("hidden", "mlp"), ("gates", "linear")):
+        if getattr(recipe, key) and estimator not in binarizers:
+            raise ValueError(
+                f"recipe key {key} is of the learnt binarizer {estimator!r}, which this recipe does not use; leave it "
+                "out"
+            )
+    if 0 < recipe.gates < 1:
+        raise ValueError(f"recipe key gates is 0 (a random start) or a number from 1 on, got {recipe.gates:g}")
 
 
 def _check_experiment(recipe: Recipe) -> None:

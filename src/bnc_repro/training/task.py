@@ -42,8 +42,8 @@ class Task:
 
 
 def classifier_options(recipe: Recipe, name: str | None) -> dict:
-    """What the recipe says of the learnt binarizer `name` beyond its preset; shapes are the mlp's alone."""
-    shape = {"hidden": recipe.hidden} if name == "mlp" else {}
+    """What the recipe says of the learnt binarizer `name` beyond its preset: `hidden` of the mlp, `gates` of linear."""
+    shape: dict = {"hidden": recipe.hidden} if name == "mlp" else {"gates": recipe.gates}
     options = {"rule": recipe.rule, **shape} if name in LEARNT else {}
     return {key: value for key, value in options.items() if value}
 
@@ -68,14 +68,15 @@ def build_network(networks: dict, recipe: Recipe, channels: int, **outputs: int)
             ("activation_binarizer", recipe.activation_binarizer),
         )
     }
-    sizes = {"width": recipe.width, "blocks": recipe.blocks, "stem": recipe.stem, "head": recipe.head}
+    shape = {"width": recipe.width, "blocks": recipe.blocks, "stem": recipe.stem, "head": recipe.head}
+    shape |= {"block": "" if recipe.block == "bireal" else recipe.block}
     torch.manual_seed(stream(recipe.seed, "network"))
     network = networks[recipe.network](
         channels=channels,
         standardize=recipe.standardize,
         **outputs,
         **binarizers,
-        **{key: value for key, value in sizes.items() if value},
+        **{key: value for key, value in shape.items() if value},
     )
     if recipe.per_layer:
         own_binarizers(network)
