@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .recipe.build import parse_settings
 from .recipe.clone import project_root
-from .recipe.profiles import experiment_section, recipe_of
+from .recipe.profiles import experiment_section, recipe_of, seeds_of
 from .recipe.schema import EXPERIMENTS
 from .run import pinned
 
@@ -35,10 +35,10 @@ def run_command(options: argparse.Namespace) -> None:
     settings = parse_settings(options.set)
     section = experiment_section(options.experiment, options.profile)
     arms = section["arms"] if options.arm == "all" else [options.arm]
-    seeds = section["seeds"] if options.seed == "all" else [options.seed]
     recipes = {}
     for arm in arms:
-        for seed in seeds:
+        seeds = seeds_of(section["arms"].get(arm, {}), section["seeds"])
+        for seed in seeds if options.seed == "all" else [options.seed]:
             changes = settings if seed is None else settings | {"seed": seed}
             recipes[arm, seed] = recipe_of(options.experiment, options.profile, arm, **changes)
     processes = processes_asked(options.processes)

@@ -7,6 +7,7 @@ import pytest
 
 from bnc_repro.binarizers.surrogates import SURROGATES
 from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, merged, parse_settings, recipe_identity
+from bnc_repro.recipe.expansion import arms_and_seeds
 from bnc_repro.recipe.profiles import experiment_section, experiments, recipe_of
 from bnc_repro.recipe.schema import PROFILES, Data, Recipe, flat
 
@@ -184,6 +185,24 @@ def test_a_recipe_is_read_from_params_then_changed(tmp_path, monkeypatch):
     assert made.data.folder == tmp_path / "y"
     with pytest.raises(ValueError, match="unknown arm 'set'; known, nearest first: ste"):
         recipe_of("linear_vs_soft", arm="set")
+
+
+def test_an_arm_may_have_seeds_of_its_own(tmp_path, monkeypatch):
+    """Each under its own where it names some, else under the section's; seeds that are asked for serve all."""
+    (tmp_path / "pipelines").mkdir()
+    text = (
+        "linear_vs_soft:\n  seeds: [0, 1]\n  recipe: {epochs: 2, data: {root: x, kind: cifar10}}\n"
+        "  arms: {ste: {weight_binarizer: ste}, mlp: {weight_binarizer: mlp, seeds: [1, 4]}}\n"
+    )
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    pairs = [(request.arm, request.recipe.seed) for request in arms_and_seeds("linear_vs_soft", "sample")]
+    assert pairs == [("ste", 0), ("ste", 1), ("mlp", 1), ("mlp", 4)]
+    asked = [(request.arm, request.recipe.seed) for request in arms_and_seeds("linear_vs_soft", "sample", seeds=[7])]
+    assert asked == [("ste", 7), ("mlp", 7)]
+    (tmp_path / "params.yaml").write_text(text.replace("[1, 4]", "[1, 1]"))
+    with pytest.raises(ValueError, match=r"arms\.mlp\.seeds must be a list of different whole numbers from 0 on"):
+        arms_and_seeds("linear_vs_soft", "sample")
 
 
 def test_data_folder_fills_in_variables(monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
-from ..recipe.profiles import arm_fields, experiment_section, recipe_of
+from ..recipe.profiles import arm_fields, experiment_section, recipe_of, seeds_of
 from ..run import ledger
 
 UNITS = {"top1": "points", "AP": "AP", "PCK": "PCK@0.2"}
@@ -84,8 +84,8 @@ def published(profile: str, experiment: str) -> list[dict]:
     with `current`: whether today's code would give its digits (`ledger.is_current`)."""
     section = experiment_section(experiment, profile)
     arms: dict[str, list[str]] = {}
-    for arm in section["arms"]:
-        for seed in section["seeds"]:
+    for arm, changes in section["arms"].items():
+        for seed in seeds_of(changes, section["seeds"]):
             key = json.dumps(recipe_identity(recipe_of(experiment, profile, arm, seed=seed)))
             arms.setdefault(key, []).append(arm)  # arms of two conditions may be one and the same run
     rows, joined = [], ledger.joined(profile, experiment)

@@ -12,7 +12,7 @@ from ..evidence import plots, speed, tables, tuning, verdict
 from ..evidence.rows import published, read_row
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
-from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, tuned
+from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, seeds_of, tuned
 from ..recipe.schema import EXPERIMENTS, PROFILES, Recipe
 from ..run.identity import data_fingerprint, folder_of
 from ..training.checkpoint import atomic, write_json
@@ -83,7 +83,7 @@ def _wanted(profile: str) -> dict[str, list[tuple[Recipe, dict]]]:
         recipes: dict[Recipe, dict] = {}
         grids: dict[Recipe, dict] = {}
         for arm, changes in section["arms"].items():
-            for seed in section["seeds"]:
+            for seed in seeds_of(changes, section["seeds"]):
                 recipes.setdefault(recipe_of(experiment, profile, arm, seed=seed), arm_fields(arm, changes))
             if tuned(experiment, profile):
                 for recipe in tuning.grid(experiment, profile, arm):

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..names import known
 from .build import merged
-from .profiles import experiment_section, experiments, parameters_file, recipe_of, tuned
+from .profiles import experiment_section, experiments, parameters_file, recipe_of, seeds_of, tuned
 from .schema import Recipe
 
 
@@ -26,8 +26,9 @@ def arms_and_seeds(
     seeds: list[int] | None = None,
     settings: dict[str, Any] | None = None,
 ) -> list[Requested]:
-    """Each arm of an experiment, or of every experiment of the profile (`all`), under each seed: those of params.yaml
-    where `arms` or `seeds` are not said. `settings` change every recipe; a seed among them stands for `seeds`.
+    """Each arm of an experiment, or of every experiment of the profile (`all`), under each of its seeds: those of
+    params.yaml where `arms` or `seeds` are not said. `settings` change every recipe; a seed among them stands for
+    `seeds`.
 
     Raises ValueError naming an unknown experiment, arm or recipe key.
     """
@@ -36,10 +37,14 @@ def arms_and_seeds(
     for name in experiments(profile) if experiment == "all" else [experiment]:
         section = experiment_section(name, profile)
         folder = f"{name}/" if experiment == "all" else ""
-        for seed in seeds or ([settings["seed"]] if "seed" in settings else section["seeds"]):
-            for arm in arms or section["arms"]:
-                recipe = recipe_of(name, profile, arm, **settings | {"seed": seed})
-                requested.append(Requested(recipe, arm, f"{folder}{arm}/{seed}.json"))
+        asked = seeds or ([settings["seed"]] if "seed" in settings else [])
+        names = [known("arm", arm, section["arms"]) for arm in arms or section["arms"]]
+        seeds_by_arm = {arm: asked or seeds_of(section["arms"][arm], section["seeds"]) for arm in names}
+        for seed in dict.fromkeys(seed for arm_seeds in seeds_by_arm.values() for seed in arm_seeds):
+            for arm in names:
+                if seed in seeds_by_arm[arm]:
+                    recipe = recipe_of(name, profile, arm, **settings | {"seed": seed})
+                    requested.append(Requested(recipe, arm, f"{folder}{arm}/{seed}.json"))
     return requested
 
 

@@ -13,7 +13,7 @@ from .schema import EXPERIMENTS, Recipe
 
 SECTION = ("seeds", "recipe", "arms")
 GRID = ("seeds", "validation", "learning_rates")
-ARM_FIELDS = ("estimator", "placement")
+ARM_FIELDS = ("estimator", "placement", "seeds")
 PLACEMENTS = ("weights", "activations", "both")
 OF_THE_RUN = ("experiment", "profile", "seed")  # keys of a recipe that no section says
 
@@ -73,7 +73,9 @@ def _section(section: Any, name: str) -> None:
         if not isinstance(arm, str) or not arm.strip():
             raise ValueError(f"{name}.arms names its arms in text, got {_short(arm)}: quote it")
         _recipe(changes, f"{name}.arms.{arm}", ARM_FIELDS)
-        for key in changes.keys() & set(ARM_FIELDS):
+        if "seeds" in changes:
+            _seeds(changes["seeds"], f"{name}.arms.{arm}.seeds")
+        for key in changes.keys() & set(ARM_FIELDS) - {"seeds"}:
             if not isinstance(changes[key], str) or not changes[key].strip():
                 raise ValueError(f"{name}.arms.{arm}.{key} must be text, got {_short(changes[key])}")
         if changes.get("placement", PLACEMENTS[0]) not in PLACEMENTS:

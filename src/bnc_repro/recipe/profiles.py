@@ -44,6 +44,11 @@ def parameters_file(profile: str) -> Path:
     return project_root() / name
 
 
+def seeds_of(arm: dict, seeds: list[int]) -> list[int]:
+    """The seeds of an arm of params.yaml: its own, or the section's."""
+    return arm.get("seeds", seeds)
+
+
 def arm_fields(name: str, changes: dict) -> dict[str, str]:
     """What a row says of its arm beside the recipe: `arm`, its `estimator` (the arm's own name unless params.yaml says
     another) and the operand it stands for, `placement`: weights (unless said otherwise), activations or both."""

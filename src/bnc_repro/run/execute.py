@@ -18,7 +18,7 @@ from torch import nn
 from ..layers.inspect import watch
 from ..recipe.build import as_dict, float_twin, make_recipe, merged, with_float_weights
 from ..recipe.clone import from_the_clone
-from ..recipe.profiles import arm_fields, without_arm_fields
+from ..recipe.profiles import arm_fields, seeds_of, without_arm_fields
 from ..recipe.schema import Recipe
 from ..training import checkpoint, distributed
 from ..training.loop import Diverged, train
@@ -137,10 +137,11 @@ def row(recipe: Recipe, folder: Path, task, status: str, curve: list, device: to
 
 
 def run_arms(experiment: str, profile: str, seeds: list[int], recipe: dict, arms: dict) -> list[dict]:
-    """The rows of every arm (name -> recipe keys that differ) under every seed, each with `config.arm_fields`."""
+    """The rows of every arm (name -> recipe keys that differ) under every seed, the arm's own where it names some, each
+    with `profiles.arm_fields`."""
     rows = []
     for name, changes in arms.items():
-        for seed in seeds:
+        for seed in seeds_of(changes, seeds):
             values = merged(recipe, without_arm_fields(changes), {"seed": seed})
             recipe_of_arm = make_recipe(experiment=experiment, profile=profile, **values)
             rows.append(run(recipe_of_arm) | arm_fields(name, changes))
