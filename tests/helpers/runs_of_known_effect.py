@@ -4,8 +4,8 @@ from bnc_repro.evidence import hypotheses
 
 
 def ablation(values, headline="top1", rates=None):
-    """Rows of arm -> list of values, a seed each; None is a diverged run. An arm is called ESTIMATOR, -PLACEMENT and
-    -OPTIMIZER, as far as they matter. rates: arm -> its learning rate, 0.01 unless said."""
+    """Rows of arm -> list of values, a seed each; None is a diverged run. An arm is called ESTIMATOR, -PLACEMENT,
+    -OPTIMIZER and -reactnet, as far as they matter. rates: arm -> its learning rate, 0.01 unless said."""
 
     def declared(arm):
         estimator, *condition = arm.split("-")
@@ -15,7 +15,12 @@ def ablation(values, headline="top1", rates=None):
             "arm": arm,
             "estimator": estimator,
             "placement": place,
-            "recipe": {"optimizer": optimizer, "learning_rate": (rates or {}).get(arm, 0.01)},
+            "recipe": {
+                "optimizer": optimizer,
+                "learning_rate": (rates or {}).get(arm, 0.01),
+                "block": "reactnet" if "reactnet" in condition else "bireal",
+                "weight_binarizer": estimator.split()[0],
+            },
         }
 
     return [

@@ -3,9 +3,9 @@
 import pandas as pd
 
 from ..recipe.parameters import PLACEMENTS
-from ..recipe.schema import LEARNT
 from . import statistics
 from .judgement import (
+    BLOCK,
     LEVEL,
     OPTIMIZERS,
     OverConditions,
@@ -18,6 +18,7 @@ from .judgement import (
     hardest,
     identical,
     identities,
+    learnt_ones,
     margin_of,
     over_conditions,
     paired,
@@ -29,6 +30,7 @@ from .statistics import Estimate
 from .tables import plain
 
 __all__ = [
+    "BLOCK",
     "LEVEL",
     "OPTIMIZERS",
     "PLACEMENTS",
@@ -102,7 +104,7 @@ def margin(headline: str) -> str:
 
 
 def table(rows: list[dict]) -> pd.DataFrame:
-    """A line for each condition of each hypothesis. For H1 and H2: the rival at which the claim is weakest, the
+    """A line for each condition of each hypothesis. For H1, H2 and H5: the rival at which the claim is weakest, the
     difference to it with an interval that holds for all pairs of the family at once, p of the claim and of the other
     way round with Holm's over the family, the range of the difference's p without any one seed, and the verdict:
     supported, refuted, equivalent, undecided, not judged or not run."""
@@ -150,13 +152,15 @@ def _sentence(test: Test) -> str:
     estimates, within = test.estimates, margin(test.headline)
     pairs = sorted({e.count for e in estimates.values()})
     seeds = f"over {' to '.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} seeds" if pairs else "without a pair"
-    if test.name == "H1":
+    if test.name in ("H1", "H5"):
+        start = " whose gates start within the weights" if test.name == "H5" else ""
+        function = f"the learnt linear function{start}"
         words = {
-            "supported": "the learnt linear function is better than each hand-made one",
-            "refuted": "a hand-made function is better than the learnt linear one",
-            "undecided": "that the learnt linear function beats each hand-made one stays undecided",
-            "equivalent": f"the learnt linear function and each hand-made one lie within {within} of each other",
-            "not judged": f"whether the learnt linear function beats each hand-made one is shown, {FEW_SEEDS}",
+            "supported": f"{function} is better than each hand-made one",
+            "refuted": f"a hand-made function is better than the learnt linear one{start}",
+            "undecided": f"that {function} beats each hand-made one stays undecided",
+            "equivalent": f"{function} and each hand-made one lie within {within} of each other",
+            "not judged": f"whether {function} beats each hand-made one is shown, {FEW_SEEDS}",
         }
     else:
         words = {
@@ -190,8 +194,8 @@ def differences(rows: list[dict]) -> pd.DataFrame:
     lines = []
     for condition, condition_rows in conditions(rows).items():
         values = by_arm(condition_rows)
-        for arm in [arm for arm in LEARNT if arm in values]:
-            rivals = hand_made(condition_rows) + (["linear"] if arm == "mlp" and "linear" in values else [])
+        for arm in learnt_ones(condition_rows):
+            rivals = hand_made(condition_rows) + (["linear"] if arm != "linear" and "linear" in values else [])
             for rival, estimate in paired(condition_rows, arm, rivals).items():
                 shared = sorted(values[arm].keys() & values[rival].keys())
                 lines.append(

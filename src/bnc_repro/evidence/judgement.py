@@ -1,12 +1,14 @@
 """Which claims the ablation's rows decide: first the verdicts, words come after.
 
 H1 the learnt linear function is above each hand-made one, H2 the MLP is above linear, H3 H1 holds in every placement,
-H4 H1 holds under every optimizer. "Above each" is an intersection-union test (Berger 1982): its p is the largest of
-the rivals', no correction is due for their number. The other way round, "below one of them", is corrected for it
-(Bonferroni). Over the claims of one family, H1 and H2 in every condition, Holm's procedure is applied, both ways.
+H4 H1 holds under every optimizer, H5 is H1 of a linear function whose gates start within the weights. "Above each" is
+an intersection-union test (Berger 1982): its p is the largest of the rivals', no correction is due for their number.
+The other way round, "below one of them", is corrected for it (Bonferroni). Over the claims of one family, H1, H2 and H5
+in every condition, Holm's procedure is applied, both ways.
 
-A row names its estimator and its placement; a condition is a placement under an optimizer, and arms of one condition
-are compared with each other. Whatever diverged in a run cannot be above anything; pairs are those that both finished.
+A row names its estimator and its placement; a condition is a placement under an optimizer on one kind of block, and
+arms of one condition are compared with each other. Whatever diverged in a run cannot be above anything; pairs are those
+that both finished.
 
 Learning rates: an estimator may have rows at its own best rate and at one rate common to all of its condition. An
 effect between unequal rates may be the rates'. It is decided only if it shows at the common rate too.
@@ -16,12 +18,18 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ..recipe.parameters import PLACEMENTS
-from ..recipe.schema import LEARNT
+from ..recipe.schema import LEARNT, learnt
 from . import statistics
 from .rows import UNITS, by_arm
 from .statistics import Estimate
 
-CLAIMS = (("H1", "linear above each hand-made", "linear"), ("H2", "mlp above linear", "mlp"))
+REACHED = "linear from 2 sd"  # linear with both gates started at two standard deviations of the weights
+CLAIMS = (
+    ("H1", "linear above each hand-made", "linear"),
+    ("H2", "mlp above linear", "mlp"),
+    ("H5", f"{REACHED} above each hand-made", REACHED),
+)
+BLOCK = "bireal"  # of the trunk that no condition names
 OPTIMIZERS = ("adam", "sgd")
 LEVEL = 0.05
 MARGINS = {"points": 0.5}  # within so much of each other two estimators are equivalent
@@ -32,7 +40,7 @@ FLAT = 1e-5  # a derivative that varies by less, relative to its largest value, 
 def conditions(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of each condition at every estimator's own rate, with the estimator as their arm. A condition is called
     by what differs between the rows: the placement, the optimizer, both ("weights-adam") or, where there is only one,
-    nothing ("")."""
+    nothing (""); and by its blocks where they are not Bi-Real's ("adam-reactnet")."""
     return {condition: _at_own_rates(condition_rows) for condition, condition_rows in _by_condition(rows).items()}
 
 
@@ -53,16 +61,16 @@ def _at_common_rate(rows: list[dict]) -> list[dict]:
 
 def _by_condition(rows: list[dict]) -> dict[str, list[dict]]:
     places = {_place(row) for row in rows}
-    differ = [axis for axis in (0, 1) if len({condition_of_row[axis] for condition_of_row in places}) > 1]
+    differ = [axis for axis in (0, 1, 2) if len({condition_of_row[axis] for condition_of_row in places}) > 1]
     by_condition: dict[str, list[dict]] = {}
     for row in rows:
-        condition = "-".join(_place(row)[axis] for axis in differ)
+        condition = "-".join(_place(row)[axis] for axis in differ if _place(row)[axis] != BLOCK)
         by_condition.setdefault(condition, []).append(row | {"arm": row["estimator"]})
     return by_condition
 
 
-def _place(row: dict) -> tuple[str, str]:
-    return row["placement"], row["recipe"]["optimizer"]
+def _place(row: dict) -> tuple[str, str, str]:
+    return row["placement"], row["recipe"]["optimizer"], row["recipe"].get("block", BLOCK)
 
 
 def _rate(row: dict) -> float:
@@ -113,9 +121,17 @@ def identities(rows: list[dict]) -> dict[str, list[int]]:
 
 def hand_made(rows: list[dict]) -> list[str]:
     """The estimators that are nobody's classifier; of those that give the same digits, the first."""
-    groups = [[arm for arm in group if arm not in LEARNT] for group in identical(rows)]
+    classifiers = learnt_ones(rows)
+    groups = [[arm for arm in group if arm not in classifiers] for group in identical(rows)]
     doubles = {arm for group in groups for arm in group[1:]}
-    return [arm for arm in by_arm(rows) if arm not in LEARNT and arm not in doubles]
+    return [arm for arm in by_arm(rows) if arm not in classifiers and arm not in doubles]
+
+
+def learnt_ones(rows: list[dict]) -> list[str]:
+    """The estimators that are a classifier, whatever they are called."""
+    operands = ("weight_binarizer", "activation_binarizer")
+    names = {row["arm"] for row in rows if any(learnt(row["recipe"].get(operand)) for operand in operands)}
+    return [arm for arm in by_arm(rows) if arm in names or arm in LEARNT]
 
 
 def diverged(rows: list[dict]) -> dict[str, int]:
@@ -202,12 +218,12 @@ def pairs_of(condition: str, rows: list[dict], arm: str, rivals: list[str]) -> d
 
 @dataclass
 class Test:
-    """H1 or H2 in one condition, tested and judged."""
+    """H1, H2 or H5 in one condition, tested and judged."""
 
     name: str
     text: str
     condition: str
-    place: tuple[str, str]  # placement and optimizer
+    place: tuple[str, str, str]  # placement, optimizer and block
     arm: str
     pairs: dict[str, Pair]  # by rival
     left_out: list[str]  # rivals without two pairs
@@ -265,12 +281,12 @@ class OverConditions:
 
 
 def tests(rows: list[dict]) -> list[Test]:
-    """H1 and H2 in every condition, each tested and judged."""
+    """H1, H2 and H5 in every condition, each tested and judged."""
     judged = []
     for condition, condition_rows in conditions(rows).items():
         lost, headline, place = diverged(condition_rows), condition_rows[0]["headline"], _place(condition_rows[0])
         for name, text, arm in CLAIMS:
-            rivals = hand_made(condition_rows) if name == "H1" else ["linear"]
+            rivals = ["linear"] if name == "H2" else hand_made(condition_rows)
             if arm not in lost or not set(rivals) & lost.keys():
                 continue
             pairs = pairs_of(condition, rows, arm, [rival for rival in rivals if rival in lost])
@@ -308,8 +324,8 @@ def over_conditions(judged_tests: list[Test]) -> list[OverConditions]:
     a condition is missing, else undecided."""
     judged = {}
     for test in judged_tests:
-        if test.name == "H1":
-            judged[test.place] = test.verdict
+        if test.name == "H1" and test.place[2] == BLOCK:
+            judged[test.place[:2]] = test.verdict
     lines = []
     for name, text, axis, wanted in (
         ("H3", "H1 for weights, activations and both", 0, PLACEMENTS),

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
-from ..recipe.expansion import grid
+from ..recipe.expansion import arms_with_grids, grid
 from ..recipe.profiles import arm_fields, experiment_section, recipe_of, tuned
 from ..run.plan import Job
 from .rows import read_row
@@ -45,8 +45,9 @@ def tuned_arms(experiment: str, profile: str) -> dict[str, float]:
     """arm -> its learning rate, of the arms whose rate the grid has chosen: the first of each estimator in each
     condition. Those after it share its grid, and have another rate on purpose."""
     rates: dict[tuple, tuple[str, float]] = {}
-    for arm, changes in experiment_section(experiment, profile)["arms"].items():
-        recipe, fields = recipe_of(experiment, profile, arm), arm_fields(arm, changes)
+    arms = experiment_section(experiment, profile)["arms"]
+    for arm in arms_with_grids(experiment, profile):
+        recipe, fields = recipe_of(experiment, profile, arm), arm_fields(arm, arms[arm])
         rates.setdefault((fields["estimator"], fields["placement"], recipe.optimizer), (arm, recipe.learning_rate))
     return dict(rates.values())
 

@@ -23,6 +23,7 @@ WORDS = {
 }
 OTHER_SCALE = "not tested at this scale: other data and a smaller network"
 CLASSIFYING = "paper"  # the preset whose forward pass takes the class of the larger output
+OPERANDS = ("weight_binarizer", "activation_binarizer")
 CHANCE = 10  # percent, of the ten classes that `presets` is trained on
 
 
@@ -66,8 +67,9 @@ def table(
             f"{_data(rows)}, {'top-1' if unit == 'top1' else unit}: {shown}",
             _reached(rows, estimates, paper[claim]["value"]),
         )
-    for rows in hypotheses.conditions(presets).values():
-        line("mlp", "it trains a network", *_classifying(rows))
+    for rows in [*hypotheses.conditions(presets).values(), *hypotheses.conditions(ablation).values()]:
+        if classifying(rows):
+            line("mlp", "it trains a network", *_classifying(rows))
     for test in hypotheses.tests(ablation):
         if test.name == "H1":
             where = ", ".join(filter(None, (_data(ablation), test.condition))) + ": "
@@ -77,6 +79,8 @@ def table(
             why = f": {test.reason}" if test.reason else ""
             line("linear", "above each", f"{where}{numbers}", f"{WORDS[test.verdict]} at this scale{why}")
     for condition, rows in hypotheses.conditions(ablation).items():
+        if rows[0]["recipe"].get("block", hypotheses.BLOCK) != hypotheses.BLOCK:
+            continue
         where = ", ".join(filter(None, (_data(rows), condition))) + ": "
         differences = hypotheses.paired(rows, "mlp", hypotheses.hand_made(rows)) if "mlp" in by_arm(rows) else {}
         measured = ", ".join(
@@ -113,7 +117,7 @@ def title(rows: list[dict]) -> str:
         "not judged": f"the learnt linear function against each hand-made one is shown, {hypotheses.FEW_SEEDS}",
     }
     for test in hypotheses.tests(rows):
-        if test.name != "H1" or not test.estimates:
+        if test.name != "H1" or not test.estimates or test.place[2] != hypotheses.BLOCK:
             continue
         rival, headline = hypotheses.hardest(test), test.headline
         clause = (f"under {test.condition} " if test.condition else "") + words[test.verdict].format(
@@ -207,12 +211,21 @@ def _best(rows: list[dict], leave_out: str = "") -> str:
     return max(means, key=means.__getitem__, default=leave_out)
 
 
+def classifying(rows: list[dict]) -> list[str]:
+    """The arms of the MLP whose class is the larger output in the forward pass too."""
+    names = {
+        row["arm"]
+        for row in rows
+        if row["recipe"].get("preset") == CLASSIFYING and "mlp" in (row["recipe"].get(key) for key in OPERANDS)
+    }
+    return [arm for arm in by_arm(rows) if arm in names]
+
+
 def _classifying(rows: list[dict]) -> tuple[str, str]:
     """What came of the MLP that classifies in the forward pass, against ste, and the verdict: it trains a network if no
     run collapses and it is not below; it does not if it is below."""
-    arms = [row["arm"] for row in rows if row["recipe"]["preset"] == CLASSIFYING and row["estimator"].startswith("mlp")]
-    values = by_arm(rows)
-    if not arms or "ste" not in values:
+    arms, values = classifying(rows), by_arm(rows)
+    if "ste" not in values or not values[arms[0]]:
         return "too few finished runs", "undecided at this scale"
     arm, mean = arms[0], statistics.estimate(list(values[arms[0]].values())).mean
     collapsed = tables.collapsed([row for row in rows if row["arm"] == arm], CHANCE)

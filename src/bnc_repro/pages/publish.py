@@ -12,6 +12,7 @@ from ..evidence import plots, speed, tables, tuning, verdict
 from ..evidence.rows import published, read_row
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
+from ..recipe.expansion import arms_with_grids
 from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, seeds_of, tuned
 from ..recipe.schema import EXPERIMENTS, PROFILES, Recipe
 from ..run.identity import data_fingerprint, folder_of
@@ -85,7 +86,7 @@ def _wanted(profile: str) -> dict[str, list[tuple[Recipe, dict]]]:
         for arm, changes in section["arms"].items():
             for seed in seeds_of(changes, section["seeds"]):
                 recipes.setdefault(recipe_of(experiment, profile, arm, seed=seed), arm_fields(arm, changes))
-            if tuned(experiment, profile):
+            if tuned(experiment, profile) and arm in arms_with_grids(experiment, profile):
                 for recipe in tuning.grid(experiment, profile, arm):
                     grids.setdefault(recipe, arm_fields(arm, changes))
         wanted[experiment] = list(recipes.items())

@@ -57,9 +57,21 @@ def tuning(
         raise ValueError(f"{parameters_file(profile)} has no section tuning; write a grid there")
     requested = []
     for name in names:
-        for arm in arms or experiment_section(name, profile)["arms"]:
+        for arm in arms or arms_with_grids(name, profile):
             requested += [Requested(recipe, arm) for recipe in grid(name, profile, arm, settings)]
     return requested
+
+
+def arms_with_grids(experiment: str, profile: str) -> list[str]:
+    """The arms that a tuning runs unless it is told which: those whose optimizer has a grid, under the preset `fixed`,
+    on Bi-Real blocks. Arms of another preset or block have the rate of their estimator."""
+    grids = tuned(experiment, profile).get("learning_rates", {})
+    recipes = {arm: recipe_of(experiment, profile, arm) for arm in experiment_section(experiment, profile)["arms"]}
+    return [
+        arm
+        for arm, recipe in recipes.items()
+        if recipe.optimizer in grids and (recipe.preset, recipe.block) == ("fixed", "bireal")
+    ]
 
 
 def grid(experiment: str, profile: str, arm: str, settings: dict[str, Any] | None = None) -> list[Recipe]:
