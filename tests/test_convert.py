@@ -6,11 +6,13 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils import prune
 
 from bnc_repro.convert import binarize
 from bnc_repro.cost import cost, table
 from bnc_repro.images.networks import CLASSIFIERS
 from bnc_repro.layers.binary import BinaryConv2d, BinaryLinear
+from bnc_repro.layers.ends import ends
 from bnc_repro.layers.inspect import prove
 
 SIZE = (3, 64, 64)
@@ -289,7 +291,7 @@ def test_pruned_layers_stay_float():
     """A pruned layer is named; its weights keep their zeros, the layer beside it becomes binary."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.LazyLinear(2))
     model(torch.randn(1, 3, 12, 12))
-    torch.nn.utils.prune.l1_unstructured(model[1], "weight", 0.5)
+    prune.l1_unstructured(model[1], "weight", 0.5)
     report = binarize(model, input_size=(3, 12, 12))
     assert report.binary == report.proved == ["2"]
     assert report.kept["1"] == "is pruned, and binary weights have no 0"
@@ -320,3 +322,94 @@ def test_activations_of_a_part_that_is_kept_stay():
     report = binarize(model, keep_float="backbone.*", keep_ends=False)
     assert torch.equal(backbone(x), before)
     assert set(report.replaced) == {"head.1", "head.3"}
+
+
+class Towers(nn.Module):
+    """Two layers read the input; two heads leave, in a mapping and in a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 1)
+        self.middle = nn.Conv2d(16, 16, 3)
+        self.classes, self.boxes = nn.Linear(16, 2), nn.Linear(16, 3)
+
+    def forward(self, x):
+        y = torch.cat([torch.relu_(self.left(x)), self.right(x)], 1)
+        y = self.middle(y).mean((2, 3))
+        return {"boxes": (self.boxes(y),), "classes": self.classes(y)}
+
+
+def test_every_layer_that_reads_the_input_and_every_head_stays_float():
+    report = binarize(Towers(), input_size=(3, 8, 8))
+    assert report.binary == report.proved == ["middle"]
+    assert report.kept == {
+        "left": "one of the 2 first layers",
+        "right": "one of the 2 first layers",
+        "boxes": "one of the 2 last layers",
+        "classes": "one of the 2 last layers",
+    }
+
+
+def test_both_heads_of_a_segmentation_network_stay_float():
+    model = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(weights_backbone=None, aux_loss=True)
+    report = binarize(model, input_size=SIZE)
+    kept = {name: why for name, why in report.kept.items() if "first" in why or "last" in why}
+    assert kept == {
+        "backbone.0.0": "the first layer",
+        "classifier.4": "one of the 2 last layers",
+        "aux_classifier.4": "one of the 2 last layers",
+    }
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "densenet121", "swin_t"])
+def test_networks_with_branches_have_one_first_and_one_last_layer(name):
+    """Skips, branches and concatenations within do not make a layer first or last; torchvision's order of modules
+    names the same two."""
+    options = {"init_weights": False} if name == "inception_v3" else {}
+    model = torchvision.models.get_model(name, weights=None, **options)
+    layers = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    assert ends(model, torch.randn(2, 3, 96, 96)) == ([layers[0]], [layers[-1]])
+
+
+def test_the_pass_that_finds_the_ends_leaves_the_model_as_it_was():
+    """Frozen parameters stay frozen, no hook, gradient or mode is left behind."""
+    model = Towers()
+    model.left.weight.requires_grad_(False)
+    model.train()
+    ends(model, torch.randn(2, 3, 8, 8))
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["left.weight"]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(m.training and not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("layer", "products"),
+    [
+        (nn.LSTM(4, 8, num_layers=2, bidirectional=True, batch_first=True), 5 * 2 * 32 * ((4 + 8) + (16 + 8))),
+        (nn.GRU(4, 8, batch_first=True), 5 * 24 * (4 + 8)),
+        (nn.RNN(4, 8, batch_first=True), 5 * 8 * (4 + 8)),
+    ],
+)
+def test_recurrent_layers_are_named_and_counted(layer, products):
+    """Gates x (inputs + hidden) products a step, layer and direction, by hand; it is read first, and has no binary
+    form."""
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            width = 8 * (2 if layer.bidirectional else 1)
+            self.recurrent, self.inner, self.head = layer, nn.Linear(width, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.head(self.inner(self.recurrent(x)[0]))
+
+    model = Tagger()
+    (line,) = [line for line in cost(model, (5, 4)) if line.layer == "recurrent"]
+    assert (line.kind, line.flops, line.bops) == (type(layer).__name__, products, 0)
+    assert line.parameters == sum(p.numel() for p in layer.parameters())
+    total, rest = cost(model, (5, 4))[-1], cost(model, (5, 4))[-2]
+    assert total.flops == products + 5 * (model.inner.weight.numel() + 16)
+    assert rest.flops == 0
+    report = binarize(model, input_size=(5, 4))
+    assert report.kept == {"recurrent": f"there is no binary {type(layer).__name__}", "head": "the last layer"}
+    assert report.binary == report.proved == ["inner"]

@@ -17,12 +17,17 @@ from .binarizers.base import Binarizer
 from .binarizers.registry import get
 from .cost import Cost, cost
 from .layers.binary import BinaryConv2d, BinaryLinear, pruned
+from .layers.ends import ends
 from .layers.inspect import called, prove
 from .layers.latent import center
 from .layers.sharing import share_evaluator
 
 BINARY = {nn.Conv2d: BinaryConv2d, nn.Linear: BinaryLinear}
 ONE_SIDED = (nn.ReLU, nn.ReLU6)
+WITHOUT_BINARY_FORM = (
+    *(nn.Conv1d, nn.Conv3d, nn.modules.conv._ConvTransposeNd, nn.Bilinear),
+    *(nn.RNNBase, nn.RNNCellBase),
+)
 
 
 @dataclass
@@ -74,7 +79,8 @@ def binarize(
     (activations first, weights later), and changes nothing else. keep_float: names of
     layers, or patterns such as "encoder.*", that stay float; keep_ends: the first and the last one too.
     input_size: (C, H, W) of one input; with it first and last are those of the forward pass, not of the modules'
-    order, layers that it does not call stay float, another pass proves each binary layer, and costs are counted.
+    order: every layer that reads the input itself, and the last one before each output. Layers that the pass does not
+    call stay float, another pass proves each binary layer, and costs are counted.
     Raises ValueError for a pattern that matches no layer, and for a model without a layer to make binary.
     """
     patterns = (keep_float,) if isinstance(keep_float, str) else tuple(keep_float)
@@ -85,7 +91,9 @@ def binarize(
     layers = _weighted(model)
     x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0)) if input_size else None
     order = list(layers) if x is None else called(model, layers, x)
-    kept = reasons(model, layers, order, patterns, keep_ends)
+    kept = reasons(model, layers, order, patterns)
+    if keep_ends:
+        kept |= _ends(model, layers, order, kept, x)
     kept |= {name: why for name, layer in layers.items() if name not in kept and (why := _nothing_to_do(layer, asked))}
     chosen = {name: layer for name, layer in layers.items() if name not in kept}
     if not chosen:
@@ -146,7 +154,7 @@ def _is_called(*_) -> None:
 
 
 def reasons(
-    model: nn.Module, layers: dict[str, nn.Module], order: list[str], patterns: tuple[str, ...], ends: bool
+    model: nn.Module, layers: dict[str, nn.Module], order: list[str], patterns: tuple[str, ...]
 ) -> dict[str, str]:
     """The layers that stay float, each with its reason; `order` lists those that are called."""
     kept = {name: "its weights are used without calling it" for name in layers if name not in order}
@@ -162,12 +170,24 @@ def reasons(
         if isinstance(module, nn.MultiheadAttention):
             kept[name + ".out_proj"] = "attention uses its weights as a function's argument"
             kept[name + ".in_proj_weight"] = "attention uses its weights as a function's argument"
-        elif isinstance(module, (nn.Conv1d, nn.Conv3d, nn.modules.conv._ConvTransposeNd)):
+        elif isinstance(module, WITHOUT_BINARY_FORM):
             kept[name] = f"there is no binary {type(module).__name__}"
-    candidates = [name for name in order if name not in kept or kept[name].startswith("kept by")]
-    if ends and candidates:
-        kept |= {candidates[0]: "the first layer", candidates[-1]: "the last layer"}
     return kept
+
+
+def _ends(
+    model: nn.Module, layers: dict[str, nn.Module], order: list[str], kept: dict[str, str], x: torch.Tensor | None
+) -> dict[str, str]:
+    """The first and the last layers with their reasons: of the forward pass of x, all that there are; without x, or
+    where the pass does not show them, those of the order."""
+    first, last = ([], []) if x is None else ends(model, x)
+    candidates = [name for name in order if name not in kept or kept[name].startswith("kept by")]
+    first, last = first or candidates[:1], last or candidates[-1:]
+    which = {}
+    for names, word in ((first, "first"), (last, "last")):
+        reason = f"the {word} layer" if len(names) == 1 else f"one of the {len(names)} {word} layers"
+        which |= dict.fromkeys((name for name in names if name in candidates), reason)
+    return which
 
 
 def _two_sided(model: nn.Module, kept: dict[str, str]) -> dict[str, str]:

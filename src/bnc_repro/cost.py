@@ -8,9 +8,10 @@ Operations are seen by torch's own flop counter in one forward pass.
 Bits: 1 for a binary weight, 32 for every other parameter, scales (one per output channel) included.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from .binarizers.sign import sign
 from .layers.binary import BinaryConv2d, BinaryLinear
 from .layers.inspect import evaluating
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase)
 BITS = 32
 
 
@@ -51,25 +52,57 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
     layers = {name: module for name, module in network.named_modules() if isinstance(module, WEIGHTED)}
     counter = FlopCounterMode(display=False)
     try:
-        with evaluating(network), _counted_as_sign(network), sdpa_kernel(SDPBackend.MATH), counter:
+        with (
+            evaluating(network),
+            _counted_as_sign(network),
+            _recurrent(layers) as of_recurrent,
+            sdpa_kernel(SDPBackend.MATH),
+            counter,
+        ):
             network(torch.zeros(1, *input_size, device=device))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ValueError(f"an input of size {tuple(input_size)} does not pass through the network: {error}") from error
     counted = counter.get_flop_counts()
     top = type(network).__name__
-    costs = []
+    costs, unseen = [], 0
     for name, layer in layers.items():
-        products = sum(counted.get(f"{top}.{name}" if name else top, {}).values()) // 2
+        seen = sum(counted.get(f"{top}.{name}" if name else top, {}).values()) // 2
+        products = of_recurrent.get(name, seen)
+        unseen += products - seen
         operations = (products, 0) if is_binary(layer) else (0, products)
-        weights = layer.weight.numel() if has_binary_weight(layer) else 0
+        weights = channels = 0
+        if isinstance(layer, (BinaryConv2d, BinaryLinear)) and has_binary_weight(layer):
+            weights, channels = layer.weight.numel(), layer.weight.shape[0]
         parameters = sum(p.numel() for p in layer.parameters(recurse=False))
-        bits = weights + BITS * (parameters - weights + (layer.weight.shape[0] if weights else 0))
+        bits = weights + BITS * (parameters - weights + channels)
         costs.append(Cost(name, type(layer).__name__, parameters, bits, *operations))
-    products = sum(counted["Global"].values()) // 2 - sum(layer.bops + layer.flops for layer in costs)
+    products = sum(counted["Global"].values()) // 2 + unseen - sum(layer.bops + layer.flops for layer in costs)
     parameters = sum(p.numel() for p in network.parameters()) - sum(layer.parameters for layer in costs)
     costs.append(Cost("the rest", "norms, activations, functions", parameters, BITS * parameters, 0, products))
     sums = (sum(getattr(layer, key) for layer in costs) for key in ("parameters", "bits", "bops", "flops"))
     return [*costs, Cost("total", type(network).__name__, *sums)]
+
+
+@contextmanager
+def _recurrent(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, int]]:
+    """The products of recurrent layers by name, of which torch's counter sees a part: each weight once a step."""
+    products: dict[str, int] = {}
+
+    def count(name: str, layer: nn.Module, inputs: tuple) -> None:
+        steps = inputs[0].data if isinstance(inputs[0], nn.utils.rnn.PackedSequence) else inputs[0]
+        weights = sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() > 1)
+        products[name] = products.get(name, 0) + steps.shape[:-1].numel() * weights
+
+    handles = [
+        layer.register_forward_pre_hook(partial(count, name))
+        for name, layer in layers.items()
+        if isinstance(layer, nn.RNNBase)
+    ]
+    try:
+        yield products
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import pytest
 
 from bnc_repro.evidence import hypotheses, statistics, tables, tuning, verdict
 from bnc_repro.evidence.rows import by_arm
+from bnc_repro.recipe.expansion import arms_with_grids
 from bnc_repro.recipe.profiles import experiment_section, recipe_of
 from runs_of_known_effect import ablation as rows
 
@@ -246,21 +247,24 @@ def test_learning_rates_are_the_best_of_the_published_grid():
 
 
 def test_every_estimator_of_small_runs_at_one_common_rate():
-    """What is above what is not decided by unequal rates: per optimizer one rate that all six estimators have."""
-    section, at = experiment_section("linear_vs_soft", "small"), {}
+    """What is above what is not decided by unequal rates: in each condition one rate that all its estimators have."""
+    section, at, of = experiment_section("linear_vs_soft", "small"), {}, {}
     for arm, changes in section["arms"].items():
         recipe = recipe_of("linear_vs_soft", "small", arm)
-        at.setdefault((recipe.optimizer, recipe.learning_rate), set()).add(changes["estimator"])
-    estimators = {changes["estimator"] for changes in section["arms"].values()}
-    assert len(estimators) == 6
-    for optimizer in ("adam", "sgd"):
-        assert estimators in [of for (name, _), of in at.items() if name == optimizer]
+        condition = recipe.optimizer, recipe.block
+        at.setdefault(condition, {}).setdefault(recipe.learning_rate, set()).add(changes["estimator"])
+        of.setdefault(condition, set()).add(changes["estimator"])
+    assert {condition: len(estimators) for condition, estimators in of.items()} == {
+        ("adam", "bireal"): 10, ("adam", "reactnet"): 2, ("sgd", "bireal"): 6,
+    }  # fmt: skip
+    assert all(of[condition] in rates.values() for condition, rates in at.items())
 
 
 def test_tuning_never_sees_the_test_images():
     """Every run of a grid is judged on a share of the training images, under a seed that no result uses."""
-    section = experiment_section("linear_vs_soft", "small")
-    for arm in section["arms"]:
+    section, arms = experiment_section("linear_vs_soft", "small"), arms_with_grids("linear_vs_soft", "small")
+    assert arms
+    for arm in arms:
         for recipe in tuning.grid("linear_vs_soft", "small", arm):
             assert recipe.data.validation > 0
             assert recipe.seed not in section["seeds"]

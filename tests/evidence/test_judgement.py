@@ -134,6 +134,48 @@ def test_a_learnt_function_whose_gates_stay_open_is_the_identity_by_seed():
     assert "`linear` is the identity in 2 of 5 seeds (0, 2)" in hypotheses.said_of_identical(rows)
 
 
+@pytest.mark.parametrize(("effect", "word"), [(2, "supported"), (-2, "refuted"), (0.05, "equivalent")])
+def test_linear_whose_gates_start_in_reach_is_judged_like_linear(effect, word):
+    """H5 against each hand-made one, in words of its own; it is nobody's rival among the hand-made."""
+    names = ("ste", "linear", judgement.REACHED)
+    rows = ablation(
+        dict(zip(names, (values(80, seed=1), values(80, seed=2), values(80 + effect, seed=3)), strict=True))
+    )
+    verdicts = {test.name: test for test in judgement.tests(rows)}
+    assert verdicts["H5"].verdict == word
+    assert list(verdicts["H1"].pairs) == list(verdicts["H5"].pairs) == ["ste"]
+    assert judgement.learnt_ones(rows) == ["linear", judgement.REACHED]
+    assert "whose gates start within the weights" in hypotheses.answer(rows)
+    assert f"{judgement.REACHED} − linear" in set(hypotheses.differences(rows)["pair"])
+
+
+def test_blocks_are_a_condition_of_their_own():
+    """Arms on ReactNet's blocks are compared with each other, have no part in H4, and do not answer the title."""
+    arms = {"ste": values(80, seed=1), "linear": values(82, seed=2)}
+    shifted = {"ste-reactnet": values(90, seed=3), "linear-reactnet": values(86, seed=4)}
+    rows = ablation(arms | {f"{arm}-sgd": own for arm, own in arms.items()} | shifted)
+    verdicts = {(test.name, test.condition): test.verdict for test in judgement.tests(rows)}
+    assert verdicts == {("H1", "adam"): "supported", ("H1", "sgd"): "supported", ("H1", "adam-reactnet"): "refuted"}
+    over = {line.name: line for line in judgement.over_conditions(judgement.tests(rows))}
+    assert over["H4"].verdict == "supported"
+    title = verdict.title([row | {"recipe": row["recipe"] | {"data": {"root": "d"}}} for row in rows])
+    assert "No on d" in title
+    assert "reactnet" not in title
+
+
+def test_a_classifier_under_another_preset_is_no_hand_made_rival():
+    """`mlp (paper)` is the mlp by its recipe, whatever it is called; its line judges the classifying claim."""
+    rows = ablation({"ste": values(80, seed=1), "linear": values(82, seed=2), "mlp (paper)": values(30, seed=3)})
+    rows = [row | {"recipe": row["recipe"] | {"data": {"root": "d"}}, "title": ""} for row in rows]
+    for row in rows:
+        row["recipe"]["preset"] = "paper" if row["estimator"] == "mlp (paper)" else "fixed"
+    assert list(only(rows).pairs) == ["ste"]
+    lines = verdict.table([], [], rows)
+    (line,) = [line for _, line in lines.iterrows() if "preset `paper`" in line["measured"]]
+    assert line["verdict"] == "disagrees at this scale"
+    assert "− ste −50" in line["measured"] or "− ste −49" in line["measured"]
+
+
 def test_the_preset_that_classifies_judges_the_classifying_claim():
     """Rows of `presets`: the preset `paper` collapses in some runs and is far below ste, whatever `fixed` does."""
     line = verdict.table([], [], [], published("presets", "linear_vs_soft")).iloc[0]
@@ -148,20 +190,26 @@ def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
     raw = [json.loads(path.read_text()) for path in (project_root() / "results/small/linear_vs_soft").glob("*.json")]
     text = (project_root() / "pipelines/small/params.yaml").read_text()
     section = yaml.safe_load(text)["linear_vs_soft"]
-    own = {
-        (arm.get("optimizer", "adam"), arm["estimator"]): arm["learning_rate"]
-        for name, arm in section["arms"].items()
-        if not name.endswith("-common")
-    }
+
+    def keys(values: dict) -> tuple:
+        """What tells arms apart, of a recipe or of an arm of params.yaml."""
+        plain = {"optimizer": "adam", "preset": "fixed", "block": "bireal", "gates": 0.0} | values
+        return tuple(plain[key] for key in ("weight_binarizer", "optimizer", "preset", "block", "gates"))
+
+    own, seeds, what = {}, {}, {}
+    for name, arm in section["arms"].items():
+        place = arm.get("optimizer", "adam"), arm.get("block", "bireal")
+        if not name.endswith("-common"):
+            own[*place, arm["estimator"]] = arm["learning_rate"]
+        what[*place, arm["estimator"]] = keys(arm)
+        seeds[*place, arm["estimator"]] = set(arm.get("seeds", section["seeds"]))
     by: dict = {}
     for row in raw:
-        recipe = row["recipe"]
-        key = (recipe["optimizer"], recipe["weight_binarizer"], recipe["learning_rate"])
-        by.setdefault(key, {})[row["seed"]] = row["metrics"]["top1"]
+        by.setdefault((keys(row["recipe"]), row["recipe"]["learning_rate"]), {})[row["seed"]] = row["metrics"]["top1"]
 
-    def recomputed(optimizer: str, arm: str, rival: str, rates: tuple[float, float]):
-        first, second = by[optimizer, arm, rates[0]], by[optimizer, rival, rates[1]]
-        assert first.keys() == second.keys() == set(section["seeds"])
+    def recomputed(place: tuple, arm: str, rival: str, rates: tuple[float, float]):
+        first, second = by[what[*place, arm], rates[0]], by[what[*place, rival], rates[1]]
+        assert first.keys() == second.keys() == seeds[*place, arm] == seeds[*place, rival]
         result = stats.ttest_rel([first[seed] for seed in sorted(first)], [second[seed] for seed in sorted(first)])
         interval = result.confidence_interval(0.95)
         return np.mean([first[seed] - second[seed] for seed in first]), interval.low, interval.high, result.pvalue
@@ -169,15 +217,15 @@ def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
     tests = judgement.tests(published("small", "linear_vs_soft"))
     above, below, compared = [], [], 0
     for test in tests:
-        optimizer, p_above, p_below = test.place[1], [], []
+        place, p_above, p_below = test.place[1:], [], []
         for rival, pair in test.pairs.items():
-            rates, estimate = (own[optimizer, test.arm], own[optimizer, rival]), pair.difference
-            mean, low, high, p = recomputed(optimizer, test.arm, rival, rates)
+            rates, estimate = (own[*place, test.arm], own[*place, rival]), pair.difference
+            mean, low, high, p = recomputed(place, test.arm, rival, rates)
             assert pair.rates == rates
             assert [estimate.mean, estimate.low, estimate.high] == pytest.approx([mean, low, high])
             p_above.append(p if mean > 0 else 1.0)
             p_below.append(p if mean < 0 else 1.0)
-            *interval, _ = recomputed(optimizer, test.arm, rival, (pair.common_rate,) * 2)
+            *interval, _ = recomputed(place, test.arm, rival, (pair.common_rate,) * 2)
             assert pair.at_common is not None
             assert [pair.at_common.mean, pair.at_common.low, pair.at_common.high] == pytest.approx(interval)
             compared += 1
@@ -188,4 +236,6 @@ def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
         steps = [min(1.0, (len(values_) - i) * values_[index]) for i, index in enumerate(order)]
         for index, value in zip(order, np.maximum.accumulate(steps), strict=True):
             assert getattr(tests[index], printed) == pytest.approx(value)
-    assert compared == 10  # linear with four hand-made ones and mlp with linear, under two optimizers
+    # Two linear ones with five hand-made ones and mlp with linear under Adam, linear with four and mlp with linear
+    # under SGD, linear with ste on ReactNet's blocks.
+    assert compared == 2 * 5 + 1 + 4 + 1 + 1

@@ -94,9 +94,12 @@ def test_the_arms_and_seeds_of_params_yaml_are_expanded():
     everything = arms_and_seeds("all", "sample")
     assert {request.recipe.experiment for request in everything} == {"imagenet_resnet", "coco_pose", "linear_vs_soft"}
     assert len({request.copy for request in everything}) == len(everything)
-    grid = tuning("all", "small", ["mlp-sgd"])
+    grid = tuning("all", "small", ["mlp-adam"])
     rates = {(request.recipe.learning_rate, request.recipe.seed, request.recipe.data.validation) for request in grid}
-    assert rates == {(rate, 100, 0.2) for rate in (0.04, 0.1, 0.25)}
+    assert rates == {(rate, seed, 0.2) for rate in (0.005, 0.0125, 0.03, 0.075) for seed in (100, 101, 102)}
+    assert {request.recipe.optimizer for request in tuning("all", "small")} == {"adam"}  # SGD has no grid there
+    with pytest.raises(ValueError, match=r"tuning\.linear_vs_soft\.learning_rates has no grid for sgd"):
+        tuning("linear_vs_soft", "small", ["mlp-sgd"])
     with pytest.raises(ValueError, match="unknown arm 'mpl'; known, nearest first: mlp"):
         arms_and_seeds("linear_vs_soft", "sample", ["mpl"])
 

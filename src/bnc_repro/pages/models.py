@@ -6,6 +6,7 @@ first seed is packed, never its best.
 
 from pathlib import Path
 
+from ..evidence.judgement import BLOCK
 from ..evidence.rows import published
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiments
@@ -43,12 +44,14 @@ def pack_published(profile: str) -> list[Path]:
 
 
 def of_rows(profile: str) -> dict[str, dict]:
-    """A name for the first finished row of each arm with binary weights and inputs."""
+    """A name for the first finished row of each arm with binary weights and inputs, on blocks that a file holds: those
+    of ReactNet are packed layer by layer, within torch."""
     rows: dict[str, dict] = {}
     for experiment in experiments(profile):
         for row in published(profile, experiment):
             recipe = row["recipe"]
-            if row["status"] == "finished" and recipe["weight_binarizer"] and recipe["activation_binarizer"]:
+            binary = recipe["weight_binarizer"] and recipe["activation_binarizer"]
+            if row["status"] == "finished" and binary and recipe.get("block", BLOCK) == BLOCK:
                 rows.setdefault(packed.name_of(row), row)
     return rows
 
