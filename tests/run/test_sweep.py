@@ -26,6 +26,7 @@ from bnc_repro.run.sweep import LEFT_STATUS, sweep
 from runs import what_counts
 
 ROOT = Path(__file__).parents[2]
+HELPERS = ROOT / "tests" / "helpers"
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"} | environment("sample")
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="what follows counts on workers on a CPU")
 
@@ -231,10 +232,12 @@ def test_two_sweeps_share_the_work(data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_ends_all_workers_and_loses_nothing(data, tmp_path, number):
+def test_a_signal_ends_all_workers_and_loses_nothing(data, tmp_path, monkeypatch, number):
     """No worker outlives its sweep; the last line says how to go on; the same command ends with the same rows."""
-    epochs = 160  # so many that no run ends before the other has started, however busy the machine is
-    with start(data, tmp_path, 2, epochs=epochs) as process:
+    go = tmp_path / "go"
+    monkeypatch.setenv("BNC_TEST_GO", str(go))  # without it no run ends, however busy the machine is
+    waiting = {"epochs": 6, "activation_binarizer": f"{HELPERS / 'waiting.py'}:Waiting"}
+    with start(data, tmp_path, 2, **waiting) as process:
         until(lambda: len(list(tmp_path.rglob("checkpoint.previous.pt"))) == 2)
         workers = holders(tmp_path)
         assert len(workers) == 2
@@ -248,10 +251,11 @@ def test_a_signal_ends_all_workers_and_loses_nothing(data, tmp_path, number):
         assert out.splitlines()[-1] == f"ended by {number.name}: {end}"
         assert "Traceback" not in errors
     if number == signal.SIGINT:
-        with start(data, tmp_path, 2, epochs=epochs) as process:
+        go.touch()
+        with start(data, tmp_path, 2, **waiting) as process:
             process.communicate(timeout=600)
         logs = [path.read_text() for path in tmp_path.rglob("log.txt")]
-        assert [log.count(f"epoch 1/{epochs}") for log in logs] == [1, 1]
+        assert [log.count("epoch 1/6") for log in logs] == [1, 1]
         assert len(rows_of(tmp_path)) == 2
 
 

@@ -190,9 +190,10 @@ def _sentence_over(over: OverConditions) -> str:
 
 def differences(rows: list[dict]) -> pd.DataFrame:
     """Every learnt estimator against every other one, in each condition: condition, pair, estimate, and the paired
-    differences of the seeds."""
-    lines = []
-    for condition, condition_rows in conditions(rows).items():
+    differences of the seeds. Of the learnt ones those under the preset `fixed`, where the rows have it: the others are
+    judged by what they break (`tables.reliability`)."""
+    lines, usable = [], [row for row in rows if row["recipe"].get("preset", "fixed") == "fixed"]
+    for condition, condition_rows in conditions(usable or rows).items():
         values = by_arm(condition_rows)
         for arm in learnt_ones(condition_rows):
             rivals = hand_made(condition_rows) + (["linear"] if arm != "linear" and "linear" in values else [])
