@@ -100,9 +100,10 @@ def stop_in_the_middle(recipe: Recipe, runs: Path) -> None:
     try:
         run(recipe, runs)
     except Stopped:
-        pass
+        return
     finally:
         checkpoint.save = save
+    raise RuntimeError("the run ended before it could be stopped")
 
 
 def counted(row: dict) -> dict:
@@ -132,7 +133,8 @@ def main() -> None:
             try:
                 outcome = "the undisturbed row" if counted(run(recipe, runs)) == expected else "ANOTHER ROW"
             except ValueError as error:
-                outcome = "a sentence" if str(error) and "\n" not in str(error) else f"NO SENTENCE: {error}"
+                named = any(name in str(error) for name in checkpoint.NAMES) and "\n" not in str(error)
+                outcome = "a sentence" if named else f"NO SENTENCE: {error}"
             except Exception as error:  # whatever it is, it is what this looks for
                 outcome = f"{type(error).__name__.upper()}: {error}"
             seen[outcome] += 1

@@ -1,6 +1,7 @@
 """`binarize` on torchvision's families, and what a network costs."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -361,6 +362,67 @@ def test_both_heads_of_a_segmentation_network_stay_float():
     }
 
 
+class Joined(nn.Module):
+    """Two heads joined in one tensor, a branch that is added, and what `wrap` makes of the output."""
+
+    def __init__(self, wrap=lambda y: y) -> None:
+        super().__init__()
+        self.stem, self.body, self.side = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.boxes, self.classes, self.wrap = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 6, 1), wrap
+
+    def forward(self, x):
+        y = self.stem(x)
+        y = self.body(y) + self.side(y)
+        return self.wrap(torch.cat([self.boxes(y), self.classes(y)], 1))
+
+
+@dataclasses.dataclass
+class Output:
+    maps: torch.Tensor
+    name: str = "maps"
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda y: y, lambda y: y.flatten(2).softmax(2), torch.fft.rfft2, Output],
+    ids=["plain", "softmax", "complex", "dataclass"],
+)
+def test_heads_that_are_joined_in_one_tensor_stay_float(wrap):
+    report = binarize(Joined(wrap), input_size=(3, 8, 8))
+    assert report.binary == ["body", "side"]
+    assert report.kept["boxes"] == report.kept["classes"] == "one of the 2 last layers"
+
+
+class Checkpointed(Joined):
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=True)
+
+
+class Views(Joined):
+    def forward(self, x):
+        red, *_ = x.unbind(1)
+        red.sub_(0.5)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [Checkpointed, Views])
+def test_where_autograd_cannot_follow_the_order_of_calls_decides(kind):
+    report = binarize(kind(), input_size=(3, 8, 8))
+    assert report.kept == {"stem": "the first layer", "classes": "the last layer"}
+
+
+def test_a_first_layer_called_without_gradients_stays_float():
+    class Half(Joined):
+        def forward(self, x):
+            with torch.no_grad():
+                y = self.stem(x)
+            return self.classes(self.body(y) + self.side(nn.functional.pad(x, (-1,) * 4).repeat(1, 3, 1, 1)[:, :8]))
+
+    kept = binarize(Half(), input_size=(3, 8, 8)).kept
+    assert kept["stem"] == kept["side"] == "one of the 2 first layers"
+    assert kept["classes"] == "the last layer"
+
+
 @pytest.mark.parametrize("name", ["inception_v3", "densenet121", "swin_t"])
 def test_networks_with_branches_have_one_first_and_one_last_layer(name):
     """Skips, branches and concatenations within do not make a layer first or last; torchvision's order of modules
@@ -372,13 +434,26 @@ def test_networks_with_branches_have_one_first_and_one_last_layer(name):
 
 
 def test_the_pass_that_finds_the_ends_leaves_the_model_as_it_was():
-    """Frozen parameters stay frozen, no hook, gradient or mode is left behind."""
-    model = Towers()
+    """Frozen parameters stay frozen, no hook, gradient or mode is left behind, and what the model notes of its input is
+    still its own."""
+
+    class Noting(Towers):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(2, 3, 8, 8))
+
+        def forward(self, x):
+            self.seen.copy_(x)
+            return super().forward(x)
+
+    model = Noting()
     model.left.weight.requires_grad_(False)
     model.train()
     ends(model, torch.randn(2, 3, 8, 8))
     assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["left.weight"]
     assert all(p.grad is None for p in model.parameters())
+    assert not model.seen.any()
+    assert not model.seen.requires_grad
     assert all(m.training and not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
 
 
@@ -401,7 +476,7 @@ def test_recurrent_layers_are_named_and_counted(layer, products):
             self.recurrent, self.inner, self.head = layer, nn.Linear(width, 8), nn.Linear(8, 2)
 
         def forward(self, x):
-            return self.head(self.inner(self.recurrent(x)[0]))
+            return self.head(self.inner(self.recurrent(input=x)[0]))
 
     model = Tagger()
     (line,) = [line for line in cost(model, (5, 4)) if line.layer == "recurrent"]

@@ -88,13 +88,14 @@ def _recurrent(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, int]]:
     """The products of recurrent layers by name, of which torch's counter sees a part: each weight once a step."""
     products: dict[str, int] = {}
 
-    def count(name: str, layer: nn.Module, inputs: tuple) -> None:
-        steps = inputs[0].data if isinstance(inputs[0], nn.utils.rnn.PackedSequence) else inputs[0]
+    def count(name: str, layer: nn.Module, inputs: tuple, named: dict) -> None:
+        sequence = inputs[0] if inputs else named["input"]
+        steps = sequence.data if isinstance(sequence, nn.utils.rnn.PackedSequence) else sequence
         weights = sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() > 1)
         products[name] = products.get(name, 0) + steps.shape[:-1].numel() * weights
 
     handles = [
-        layer.register_forward_pre_hook(partial(count, name))
+        layer.register_forward_pre_hook(partial(count, name), with_kwargs=True)
         for name, layer in layers.items()
         if isinstance(layer, nn.RNNBase)
     ]

@@ -107,11 +107,14 @@ def test_fixed_cannot_turn_round_collapse_or_close(name, seed):
         assert binarizer.derivative(grid[grid.abs() < 0.99]).max() > 0
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_linear_starts_with_both_gates_where_it_is_told(preset):
-    """gates=2: F' is one positive number within 2 and 0 beyond, in every preset; under `fixed` it is 1."""
-    slope = get("linear", preset=preset, gates=2.0).derivative(torch.tensor([-2.01, -1.99, 0.0, 1.99, 2.01]))
-    inside = {"fixed": 1.0}.get(preset, 2 / 2.0)
+@pytest.mark.parametrize("preset", ["official", "fixed"])
+@pytest.mark.parametrize("gates", [1.0, 2.0, 5.0])
+def test_linear_starts_with_both_gates_where_it_is_told(preset, gates):
+    """F' is one positive number within the gates and 0 beyond: 1 under `fixed`, under `official` the sum of two slopes
+    that are 1 / gates."""
+    x = torch.tensor([-1.01, -0.99, 0.0, 0.99, 1.01]) * gates
+    slope = get("linear", preset=preset, gates=gates).derivative(x)
+    inside = 1.0 if preset == "fixed" else 2 / gates
     assert slope.tolist() == pytest.approx([0, inside, inside, inside, 0])
 
 
@@ -134,6 +137,13 @@ def test_gates_out_of_range_are_refused(fields):
     """Below 1 `normalised` would move them; hidden units have no gates of their own."""
     with pytest.raises(ValueError, match="gates is of the linear classifier, from 1 to 100"):
         Classifier(**{"hidden": 0} | fields)
+
+
+@pytest.mark.parametrize("fields", [{"argmax": True}, {"rule": "sum"}, {"rule": "expected"}])
+def test_gates_without_gates_are_refused(fields):
+    """Two equal outputs: an argmax would call everything +1, `expected` would have no slope, `sum` no gate."""
+    with pytest.raises(ValueError, match="gates starts both outputs alike"):
+        Classifier(0, gates=2.0, **fields)
 
 
 def test_official_can_be_reversed():

@@ -183,6 +183,9 @@ def test_normed_weights_are_binarized_and_their_parts_learn():
     assert all(len(channel.unique()) == 2 for channel in layer.binary_weight().detach())
     parts = dict(layer.parametrizations.weight.named_parameters())
     assert len(parts) == 2
+    with torch.no_grad():
+        parts["original1"][:, 0] = 0  # a 0 of its own is nobody's mask
+    assert layer(torch.randn(2, 4, 5, 5)).isfinite().all()
     assert all(part.grad is not None for part in parts.values())
 
 
@@ -192,6 +195,9 @@ def test_float_layers_may_be_pruned():
     prune.l1_unstructured(layer, "weight", 0.5)
     assert layer(torch.randn(2, 4, 5, 5)).shape == (2, 6, 3, 3)
     layer = BinaryConv2d(4, 6, 3, weight_binarizer="ste")
+    prune.identity(layer, "weight")
+    assert layer(torch.randn(2, 4, 5, 5)).shape == (2, 6, 3, 3)
+    prune.remove(layer, "weight")
     with torch.no_grad():
         layer.weight[:, :2] = 0
     assert layer(torch.randn(2, 4, 5, 5)).shape == (2, 6, 3, 3)

@@ -259,6 +259,8 @@ def test_what_is_no_yaml_is_one_sentence():
         ({"gates": 2.0, "weight_binarizer": "mlp"}, "recipe key gates is of the learnt binarizer 'linear'"),
         ({"gates": 0.5, "weight_binarizer": "linear"}, "recipe key gates is 0 .* or a number from 1 on, got 0.5"),
         ({"gates": 101.0, "weight_binarizer": "linear"}, "recipe key gates must be at most 100"),
+        ({"gates": 2.0, "weight_binarizer": "linear", "preset": "paper"}, "recipe key gates starts both outputs"),
+        ({"gates": 2.0, "weight_binarizer": "linear", "rule": "sum"}, "recipe key gates starts both outputs"),
         ({"block": "resnet"}, "recipe key block must be one of 'bireal', 'reactnet'"),
     ],
 )

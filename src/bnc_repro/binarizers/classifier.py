@@ -36,11 +36,11 @@ class Classifier(Binarizer):
     F' >= 0: the estimator cannot turn round. Ours.
     `normalised`: no hidden unit is steeper than 1 and no output is steeper than 1 at 0, so no gate closes within
     abs(x) < 1; F is divided by its slope at 0, so F'(0) = 1 and it cannot collapse. Ours.
-    `gates` (linear alone): where both gates stand at the start, in units of x, from 1 to 100; None: a random start, as
-    torch's. Both outputs then stay equal: F is one clipped line whose clip is learnt. Ours.
+    `gates` (linear, gated, without argmax): where both gates stand at the start, in units of x, from 1 to 100; None: a
+    random start, as torch's. Both outputs then stay equal: F is one clipped line whose clip is learnt. Ours.
     `tabulated`: through a table of NODES nodes a call. Else exactly, in chunks that are evaluated again in the
-    backward. Raises ValueError for a negative `hidden`, unknown names, `gates` out of range or with hidden units, and
-    `normalised` without `monotone`.
+    backward. Raises ValueError for a negative `hidden`, unknown names, `gates` out of range or where it means nothing,
+    and `normalised` without `monotone`.
     """
 
     facts = Facts("W", "Binarizing by Classification (2205.07433)")
@@ -63,6 +63,8 @@ class Classifier(Binarizer):
             raise ValueError("normalised=True divides by the slope at 0, which only monotone=True keeps positive")
         if gates is not None and (hidden or not 1 <= gates <= MOST_GATES):
             raise ValueError(f"gates is of the linear classifier, from 1 to {MOST_GATES}, got {gates} ({hidden=})")
+        if gates is not None and (argmax or rule != "gated"):
+            raise ValueError("gates starts both outputs alike: it needs the gated rule, and a forward that is sign")
         self.rule_name = known("rule", rule, RULES)
         self.argmax, self.tabulated = argmax, tabulated
         self.monotone, self.normalised = monotone, normalised

@@ -229,11 +229,11 @@ def _classifying(rows: list[dict]) -> tuple[str, str]:
         return "too few finished runs", "undecided at this scale"
     arm, mean = arms[0], statistics.estimate(list(values[arms[0]].values())).mean
     collapsed = tables.collapsed([row for row in rows if row["arm"] == arm], CHANCE)
-    runs, against = sum(row["arm"] == arm for row in rows), hypotheses.paired(rows, arm, ["ste"])["ste"]
-    measured = (
-        f"{_data(rows)}, preset `{CLASSIFYING}`: mean {mean:.1f}, {collapsed} of {runs} runs collapsed, "
-        f"− ste {hypotheses.shown(against, rows[0]['headline'])}"
-    )
+    runs, against = sum(row["arm"] == arm for row in rows), hypotheses.paired(rows, arm, ["ste"]).get("ste")
+    measured = f"{_data(rows)}, preset `{CLASSIFYING}`: mean {mean:.1f}, {collapsed} of {runs} runs collapsed"
+    if against is None:
+        return measured, "undecided at this scale"
+    measured += f", − ste {hypotheses.shown(against, rows[0]['headline'])}"
     relation = statistics.compare(against)
     if collapsed == 0 and relation in ("above", "identical", "undecided"):
         return measured, "agrees at this scale"

@@ -13,6 +13,7 @@ Zero padding comes after the sign: border inputs are 0, as everywhere in this fi
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from ..binarizers.base import Binarizer
 from ..binarizers.registry import get
@@ -22,12 +23,19 @@ from .latent import center, channel_scale, standardize
 
 
 def pruned(layer: nn.Module) -> bool:
-    """Whether a mask or another computation (torch.nn.utils.prune, parametrize) sets weights of `layer` to exactly 0.
-    A weight that is a parameter is nobody's product, whatever its values are."""
-    if "weight_mask" in layer._buffers:
-        return True
-    weight = layer.weight if "parametrizations" in layer._modules else None
-    return isinstance(weight, Tensor) and not weight.is_meta and bool((weight.detach() == 0).any())
+    """Whether a mask (torch.nn.utils.prune) or a parametrization of `layer` sets weights to exactly 0 that are not 0
+    themselves. A weight that is a parameter is nobody's product, whatever its values are."""
+    mask = layer._buffers.get("weight_mask")
+    if mask is not None:
+        return not mask.is_meta and bool((mask == 0).any())
+    if not parametrize.is_parametrized(layer, "weight"):
+        return False
+    weight, parts = layer.weight, layer.get_submodule("parametrizations.weight")
+    if not isinstance(weight, Tensor) or weight.is_meta:
+        return False
+    zero = weight.detach() == 0
+    originals = [original for original in parts.parameters(recurse=False) if original.shape == zero.shape]
+    return any(bool((zero & (original != 0)).any()) for original in originals)
 
 
 class _BinaryOperands(nn.Module):

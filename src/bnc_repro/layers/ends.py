@@ -1,13 +1,16 @@
 """The first and the last layers of a network, as its forward pass has them.
 
 First is a layer that reads the input and nothing that another weighted layer computed: both towers of a network with
-two, all branches of a re-parametrized stem. Last is, for each tensor that leaves the network, the layer called last of
-those whose output reaches it through no other weighted layer: each head of several.
+two, all branches of a re-parametrized stem. Last is, for each number that leaves the network, the layer called last of
+those that it comes from through no other weighted layer: each head of several, in tensors of their own or joined in
+one. Of two that meet in the same numbers, as in a sum or a product, it is the one called later.
 
-Both are seen in one pass each with autograd: where the outputs of weighted layers are cut off, what still wants a
-gradient comes from the input alone; where their inputs are cut off, a gradient from an output reaches its last layers.
+Both are seen with autograd, on a copy: where the outputs of weighted layers are cut off, what still wants a gradient
+comes from the input alone; where their inputs are cut off, a gradient from an output reaches its last layers.
 """
 
+import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -24,48 +27,66 @@ WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNC
 def ends(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
     """The names of the first and of the last weighted layers of `model` for the input x, in the order of their calls.
 
-    Either is empty where the pass keeps no gradients (a forward under `no_grad`, outputs that are no tensors).
+    Either is empty where autograd cannot follow the pass: one under `no_grad`, with activation checkpointing, or that
+    writes into views of its input. `model` is left as it was.
     """
-    reading, fed = _Pass(model, x, cut_outputs=True), _Pass(model, x, cut_outputs=False)
+    try:
+        reading, fed = _Pass(model, x, cut_outputs=True), _Pass(model, x, cut_outputs=False)
+        last = list(dict.fromkeys(name for output in _tensors(fed.output) for name in _last_of(output, fed.leaves)))
+    except RuntimeError:
+        return [], []
     first = [name for name in reading.wanting if name not in fed.wanting]
-    last: dict[str, None] = {}
-    for output in _tensors(fed.output):
-        if output.requires_grad and output.numel():
-            leaves = [leaf for _, leaf in fed.leaves]
-            gradients = torch.autograd.grad(output.sum(), leaves, allow_unused=True, retain_graph=True)
-            reaching = [name for (name, _), gradient in zip(fed.leaves, gradients, strict=True) if gradient is not None]
-            last |= dict.fromkeys(reaching[-1:])
-    return first, list(last)
+    start = fed.called[:1]
+    if start and start[0] not in (*reading.wanting, *fed.wanting):  # called under `no_grad`
+        first = list(dict.fromkeys(start + first))
+    return first, last
+
+
+def _last_of(output: Tensor, leaves: list[tuple[str, Tensor]]) -> list[str]:
+    """The layers that an output's numbers come from last: of the layer called last its numbers, of the one before it
+    those that are left, and so on."""
+    if not output.requires_grad or not output.numel():
+        return []
+    output = torch.view_as_real(output) if output.is_complex() else output
+    weights = torch.ones_like(output, requires_grad=True)
+    tensors = [leaf for _, leaf in leaves]
+    gradients = torch.autograd.grad(output, tensors, weights, allow_unused=True, create_graph=True)
+    reached = [(name, g) for (name, _), g in zip(leaves, gradients, strict=True) if g is not None]
+    left, last = torch.ones_like(output, dtype=torch.bool), []
+    draw = torch.Generator(output.device).manual_seed(0)
+    for name, gradient in reversed(reached):
+        # The gradient is linear in the weights of the outputs; how, says which outputs the layer reaches.
+        direction = torch.randn(gradient.shape, generator=draw, device=gradient.device, dtype=gradient.dtype)
+        (touched,) = torch.autograd.grad(
+            (gradient * direction).sum(), weights, allow_unused=True, retain_graph=True, materialize_grads=True
+        )
+        if bool((left & (touched != 0)).any()):
+            last.append(name)
+            left &= touched == 0
+    return last[::-1]
 
 
 class _Pass:
-    """One forward pass with the outputs of weighted layers, or their inputs, cut off from what was before."""
+    """One forward pass of a copy with the outputs of weighted layers, or their inputs, cut off from what was before."""
 
     def __init__(self, model: nn.Module, x: Tensor, *, cut_outputs: bool) -> None:
+        self.called: list[str] = []
         self.wanting: dict[str, None] = {}  # layers whose input wants a gradient, in the order of their calls
         self.leaves: list[tuple[str, Tensor]] = []  # outputs of layers, each a leaf of its own
         self._cut_outputs = cut_outputs
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        handles, device = [], next(model.parameters()).device
+        model = copy.deepcopy(model).requires_grad_(False)
         within = {child for module in model.modules() if isinstance(module, WEIGHTED) for child in module.children()}
         for name, layer in model.named_modules():
             if isinstance(layer, WEIGHTED) and layer not in within:  # an attention's own projection is a part of it
-                handles.append(layer.register_forward_pre_hook(partial(self._enter, name)))
-                handles.append(layer.register_forward_hook(partial(self._leave, name)))
-        try:
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-            with evaluating(model), torch.enable_grad():
-                # Times 1: what is computed in place is no leaf.
-                self.output = model(x.to(device).clone().requires_grad_(cut_outputs) * 1)
-        finally:
-            for parameter in parameters:
-                parameter.requires_grad_()
-            for handle in handles:
-                handle.remove()
+                layer.register_forward_pre_hook(partial(self._enter, name), with_kwargs=True)
+                layer.register_forward_hook(partial(self._leave, name))
+        x = x.to(next(model.parameters()).device).clone().requires_grad_(cut_outputs)
+        with evaluating(model), torch.enable_grad():
+            self.output = model(x * 1)  # times 1: what is changed in place is no leaf
 
-    def _enter(self, name: str, layer: nn.Module, inputs: tuple) -> None:
-        if any(tensor.requires_grad for tensor in _tensors(inputs)):
+    def _enter(self, name: str, layer: nn.Module, inputs: tuple, named: dict) -> None:
+        self.called.append(name)
+        if any(tensor.requires_grad for tensor in _tensors((inputs, named))):
             self.wanting.setdefault(name)
 
     def _leave(self, name: str, layer: nn.Module, inputs: tuple, output: Any) -> Any:
@@ -82,7 +103,7 @@ class _Pass:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples and mappings."""
+    """The tensors in nested lists, tuples, mappings and dataclasses."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
@@ -91,16 +112,15 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _tensors(getattr(value, field.name))
 
 
 def _replaced(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`value` with every tensor in it changed."""
+    """A layer's output, a tensor or nested tuples of tensors, with every tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, dict):
-        return type(value)((key, _replaced(item, change)) for key, item in value.items())
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_replaced(item, change) for item in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_replaced(item, change) for item in value)
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return tuple(_replaced(item, change) for item in value)
     return value

@@ -184,4 +184,6 @@ def with_float_weights(recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {"weight_binarizer": None, "standardize": False, "init_from": ""}
     if not learnt(recipe.activation_binarizer):
         changes |= NO_CLASSIFIER
+    changes |= {} if recipe.activation_binarizer == "mlp" else {"hidden": 0}
+    changes |= {} if recipe.activation_binarizer == "linear" else {"gates": 0.0}
     return replace(recipe, **changes)

@@ -201,6 +201,11 @@ def _check_classifier(recipe: Recipe) -> None:
                 f"recipe key {key} is of the learnt binarizer {estimator!r}, which this recipe does not use; leave it "
                 "out"
             )
+    if recipe.gates and (recipe.preset == "paper" or recipe.rule not in ("", "gated")):
+        raise ValueError(
+            "recipe key gates starts both outputs of the learnt binarizer alike, which needs the gated rule and a "
+            "forward that is sign: leave out gates, or rule and preset"
+        )
     if 0 < recipe.gates < 1:
         raise ValueError(f"recipe key gates is 0 (a random start) or a number from 1 on, got {recipe.gates:g}")
 
