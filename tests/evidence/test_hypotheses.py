@@ -244,6 +244,8 @@ def test_learning_rates_are_the_best_of_the_published_grid():
     found = tuning.judged("linear_vs_soft", "small", "results/small/tuning")
     assert len(found) == sum(len(tuning.grid("linear_vs_soft", "small", arm)) for arm in arms)
     assert arms == tuning.best(found).to_dict()
+    grid = sorted(found["learning rate"].unique())
+    assert all(grid[0] < rate < grid[-1] for rate in arms.values())  # wide enough: no best rate at its edge
 
 
 def test_every_estimator_of_small_runs_at_one_common_rate():

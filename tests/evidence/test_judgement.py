@@ -163,6 +163,15 @@ def test_blocks_are_a_condition_of_their_own():
     assert "reactnet" not in title
 
 
+def test_the_conditions_with_the_most_seeds_answer_the_title():
+    """Twenty seeds under Adam decide; five under SGD, which refute, are shown with their number."""
+    rows = ablation({"ste": values(80, seed=1), "linear": values(82, seed=2)})
+    rows += ablation({"ste-sgd": values(80, 5, 0.1, seed=3), "linear-sgd": values(70, 5, 0.1, seed=4)})
+    title = verdict.title([row | {"recipe": row["recipe"] | {"data": {"root": "d"}}} for row in rows])
+    assert "No on d with 20 seeds: under adam the learnt" in title
+    assert "; under sgd (5 seeds) a hand-made" in title
+
+
 def test_a_classifier_under_another_preset_is_no_hand_made_rival():
     """`mlp (paper)` is the mlp by its recipe, whatever it is called; its line judges the classifying claim."""
     rows = ablation({"ste": values(80, seed=1), "linear": values(82, seed=2), "mlp (paper)": values(30, seed=3)})

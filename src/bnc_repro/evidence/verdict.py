@@ -107,8 +107,11 @@ def title(rows: list[dict]) -> str:
     """The title's question in one sentence: where the learnt linear function stands to the hand-made ones (H1), and
     where the best soft one (by its mean) stands to the identity, which has no shape. No: linear is above each or
     equivalent to it, or the identity is above the best soft function or equivalent to it, in every condition; yes: that
-    is above both; else not decided."""
-    clauses, answers = [], set()
+    is above both, at a level corrected for its choice; else not decided. Of conditions with different numbers of seeds
+    those with the most are primary and answer; the others are shown."""
+    clauses, answers = [], []
+    counts = {name: len({row["seed"] for row in own}) for name, own in hypotheses.conditions(rows).items()}
+    most = max(counts.values(), default=0)
     words = {
         "supported": "the learnt linear function is better than each hand-made one",
         "refuted": "a hand-made function is better than the learnt linear one",
@@ -120,12 +123,12 @@ def title(rows: list[dict]) -> str:
         if test.name != "H1" or not test.estimates or test.place[2] != hypotheses.BLOCK:
             continue
         rival, headline = hypotheses.hardest(test), test.headline
-        clause = (f"under {test.condition} " if test.condition else "") + words[test.verdict].format(
-            margin=hypotheses.margin(headline)
-        )
+        condition_rows, seeds = hypotheses.conditions(rows)[test.condition], counts[test.condition]
+        where = f"under {test.condition} " if test.condition else ""
+        where += f"({seeds} seeds) " if seeds < most else ""
+        clause = where + words[test.verdict].format(margin=hypotheses.margin(headline))
         clause += f", as {test.reason}" if test.reason else ""
         clause += f" (weakest: linear − {rival} {hypotheses.shown_at_both(test.pairs[rival], headline)})"
-        condition_rows = hypotheses.conditions(rows)[test.condition]
         best = _best(condition_rows, leave_out="identity")
         others = [arm for arm in ("linear", "identity") if arm in by_arm(condition_rows) and arm != best]
         pairs = hypotheses.pairs_of(test.condition, rows, best, others)
@@ -144,18 +147,18 @@ def title(rows: list[dict]) -> str:
                 f" ({best} − identity {hypotheses.shown(compared['identity'], headline)})"
             )
         without = test.verdict in ("supported", "equivalent") or relations.get("identity") in ("below", "equivalent")
-        needed = test.verdict == "refuted" and set(relations.values()) == {"above"}
-        answers.add(
-            "Not judged" if test.verdict == "not judged" else "No" if without else "Yes" if needed else "Not decided"
-        )
+        choice = [arm for arm in hypotheses.hand_made(condition_rows) if arm != "identity"]
+        level = hypotheses.LEVEL / max(1, len(choice))
+        sure = all(statistics.p_value(difference) < level for difference in compared.values())
+        needed = test.verdict == "refuted" and set(relations.values()) == {"above"} and sure
+        short = "No" if without else "Yes" if needed else "Not decided"
+        answers.append((seeds, "Not judged" if test.verdict == "not judged" else short))
         clauses.append(clause)
     if not clauses:
         return "**Is a soft function really necessary?** Too few runs finished to say."
-    short = answers.pop() if len(answers) == 1 else "Not decided"
-    seeds = len({row["seed"] for row in rows})
-    return (
-        f"**Is a soft function really necessary?** {short} on {_data(rows)} with {seeds} seeds: {'; '.join(clauses)}."
-    )
+    primary = {short for seeds, short in answers if seeds == max(count for count, _ in answers)}
+    short = primary.pop() if len(primary) == 1 else "Not decided"
+    return f"**Is a soft function really necessary?** {short} on {_data(rows)} with {most} seeds: {'; '.join(clauses)}."
 
 
 def undecided(rows: list[dict]) -> pd.DataFrame:
