@@ -59,7 +59,7 @@ docs: $(STAMP) ## the site, from committed outputs and docstrings: build/site (A
 release: $(STAMP) ## wheel, sdist and Zenodo's archive in dist/, checked, from a clean tree (TAG=1: then the tag)
 	@$(BIN)/python tools/release.py $(if $(TAG),--tag)
 
-stale: $(STAMP) ## name each block, figure, cell and card of a page whose rows have changed since it was made
+stale: $(STAMP) ## name what pages say that their rows do not, and rows of other code than today's
 	@$(BIN)/python -m bnc_repro stale
 
 publish: $(STAMP) ## copy finished rows from runs/ to results/

@@ -45,6 +45,17 @@ def test_the_published_pages_are_not_stale():
     assert stale.stale(ROOT) == []
 
 
+def test_rows_of_other_code_are_named(copy):
+    """One row with a source that nothing joins to today's: its folder, how many, and what to do."""
+    path = sorted((copy / "results/presets/linear_vs_soft").glob("*.json"))[0]
+    row = json.loads(path.read_text())
+    row["fingerprints"]["source"] = "0123456789abcdef"
+    path.write_text(json.dumps(row))
+    (line,) = [line for line in stale.stale(copy) if "rows by code" in line]
+    assert line.startswith("results/presets/linear_vs_soft, 1 of ")
+    assert "(0123456789abcdef): `make same-digits` joins the two" in line
+
+
 @pytest.mark.slow
 def test_the_command_names_page_and_block(copy):
     """Status 0 and a sentence before, status 1 and the block with what it says and what its rows say after."""

@@ -1,23 +1,38 @@
-"""What a page says that its rows do not say any more: `make stale`.
+"""What is stale: pages that do not say what their rows say, and rows that today's code would not make. `make stale`.
 
 Blocks between marks and models' cards are written anew from the published rows and compared; figures and the outputs
-of notebooks are told by the digests of the rows that they were made from.
+of notebooks are told by the digests of the rows that they were made from; rows by the ledger.
 """
 
 import difflib
+import json
 from pathlib import Path
 
 import nbformat
 from PIL import Image
 
 from ..recipe.schema import PROFILES
+from ..run import ledger
 from . import models, notebook, publish, sources
 
 
 def stale(root: Path) -> list[str]:
     """A line for each block, figure, cell and card that is stale: its page, its name, its rows, and for text what it
-    says and what its rows say."""
-    return [*_blocks(root), *_figures(root), *_cells(root), *_cards(root)]
+    says and what its rows say; then one for each folder with rows of other code than today's."""
+    return [*_blocks(root), *_figures(root), *_cells(root), *_cards(root), *_rows(root)]
+
+
+def _rows(root: Path) -> list[str]:
+    lines = []
+    for folder in sorted((root / "results").glob("*/*/")):
+        rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+        if old := [row for row in rows if not ledger.is_current(row)]:
+            sources_of_old = ", ".join(sorted({row["fingerprints"]["source"] for row in old}))
+            lines.append(
+                f"{folder.relative_to(root)}, {len(old)} of {len(rows)} rows by code that is not today's "
+                f"({sources_of_old}): `make same-digits` joins the two, or the runs are made anew"
+            )
+    return lines
 
 
 def _blocks(root: Path) -> list[str]:

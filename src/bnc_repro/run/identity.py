@@ -57,7 +57,7 @@ def missing_data(recipe: Recipe) -> str:
 
 
 def recipe_fingerprint(identity: dict) -> str:
-    """sha256 of what makes two recipes the same, `config.identity`."""
+    """sha256 of what makes two recipes the same, `recipe.build.recipe_identity`."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
