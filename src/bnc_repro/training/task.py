@@ -1,4 +1,4 @@
-"""What a run is about: a network, what it is trained on and how it is judged; `images.task` and `poses.task` make it."""
+"""What a run is about: a network, what it is trained on, how it is judged; `images.task` and `poses.task` make it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
