@@ -132,6 +132,9 @@ def parser() -> argparse.ArgumentParser:
         else:
             other.add_argument("--batch", type=positive, default=1, help="images a call")
             other.add_argument("--rounds", type=positive, default=15, help="turns of each contestant")
+            other.add_argument(
+                "--threads", type=positive, default=1, help="of each contestant; of more images than one"
+            )
         takes_own(other)
     draw = command("draw", commands.draw_command)
     draw.add_argument("results", type=Path, help="a results file in COCO's form")

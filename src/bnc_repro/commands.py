@@ -180,10 +180,12 @@ def pack_command(options: argparse.Namespace) -> None:
 
 
 def benchmark_command(options: argparse.Namespace) -> None:
-    """Processor time of a packed checkpoint beside its float twin and what else is installed, by turns, one thread."""
+    """Time of a packed checkpoint beside its float twin and what else is installed, by turns: the processor's on one
+    thread, the clock's on several."""
     from .run import packed
 
-    report, comparison = packed.compare(options.checkpoint, batch=options.batch, rounds=options.rounds, own=options.own)
+    asked = {key: getattr(options, key) for key in ("batch", "rounds", "threads", "own")}
+    report, comparison = packed.compare(options.checkpoint, **asked)
     print(f"{report}\n{comparison}")
 
 

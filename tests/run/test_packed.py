@@ -1,6 +1,7 @@
 """A checkpoint packed, judged, exported and measured by the command line's own functions."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 import bnc_repro
 from bnc_repro import create_network
 from bnc_repro.binarizers import BINARIZERS
+from bnc_repro.packed import benchmark
 from bnc_repro.recipe.build import as_dict, make_recipe
 from bnc_repro.run import export, judge, packed
 from bnc_repro.training import checkpoint
@@ -105,6 +107,25 @@ def test_the_benchmark_takes_a_checkpoint_of_grey_pictures(source):
     _, comparison = packed.compare(source, rounds=2)
     assert all(len(values) == 2 for values in comparison.milliseconds.values())
     assert {"packed", "torch float32"} <= set(comparison.milliseconds)
+
+
+def test_the_benchmark_gives_every_contestant_its_threads(source, monkeypatch):
+    """All calls find torch with so many threads, and torch has its own again afterwards; the table says so."""
+    before, seen = torch.get_num_threads(), set()
+    eager = benchmark.RIVALS[benchmark.EAGER]
+
+    def counting(*arguments):
+        call = eager(*arguments)
+        return lambda: seen.add(torch.get_num_threads()) or call()
+
+    monkeypatch.setitem(benchmark.RIVALS, benchmark.EAGER, counting)
+    _, comparison = packed.compare(source, rounds=1, batch=4, threads=2)
+    assert seen == {2}
+    assert torch.get_num_threads() == before
+    assert str(comparison).startswith("2 threads each, by the clock\n")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    with pytest.raises(ValueError, match="threads must be from 1 to the 2 processors of this machine, got 3"):
+        packed.compare(source, rounds=1, threads=3)
 
 
 @pytest.mark.parametrize("name", BINARIZERS)

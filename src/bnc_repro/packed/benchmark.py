@@ -2,8 +2,9 @@
 
 Contestants take turns in one process, in an order that turns with the rounds, so that a busy machine slows all of them
 alike; a ratio is taken within a round and summed up by quartiles. A turn begins with a call that does not count: what
-is measured is image after image, not the cold start after another contestant. Time is the processor's, of all threads
-of the process. Everybody gets one thread and the same images in memory. The float twin is the same network with both
+is measured is image after image, not the cold start after another contestant. Everybody gets one thread and the same
+images in memory, and time is the processor's, of all threads of the process; with several threads each it is the
+clock's, and nothing else should run. The float twin is the same network with both
 operands float: what one would deploy instead. int8 is quantized with scales calibrated on noise: its time, not its
 accuracy.
 """
@@ -11,6 +12,7 @@ accuracy.
 import copy
 import logging
 import math
+import os
 import tempfile
 import time
 import warnings
@@ -34,10 +36,12 @@ SHORTEST_TURN_S = 0.02  # a shorter call is repeated within its turn
 
 @dataclass
 class Comparison:
-    """Milliseconds of processor time a call, by contestant and round; `absent` says who could not run and why."""
+    """Milliseconds a call, by contestant and round: of processor time on one thread, by the clock on several. `absent`
+    says who could not run and why."""
 
     milliseconds: dict[str, list[float]]
     absent: dict[str, str] = field(default_factory=dict)
+    threads: int = 1
 
     def quartiles(self, name: str) -> tuple[float, float, float]:
         """Milliseconds a call: lower quartile, median and upper quartile of the rounds."""
@@ -66,6 +70,8 @@ class Comparison:
     def __str__(self) -> str:
         width = max(map(len, self.milliseconds))
         lines = [f"{'':{width}}  {'ms':>8}  times packed"]
+        if self.threads > 1:
+            lines.insert(0, f"{self.threads} threads each, by the clock")
         for name in self.milliseconds:
             low, middle, high = self.ratio(name)
             lines.append(f"{name:{width}}  {self.median(name):8.3f}  {middle:.2f} ({low:.2f} to {high:.2f})")
@@ -118,19 +124,23 @@ def compare(
     batch: int = 1,
     rounds: int = 15,
     names: tuple[str, ...] = (),
+    threads: int = 1,
 ) -> Comparison:
     """Time `packed` beside the float twin of `network` and what else is installed, on `batch` images of noise.
 
-    input_size: (H, W). names: the rivals to measure, () for all; "packed" is always there. Raises ValueError for an
-    unknown name.
+    input_size: (H, W). names: the rivals to measure, () for all; "packed" is always there. threads: of each contestant;
+    a packed network shares the images of a batch out to them. Raises ValueError for an unknown name, and for more
+    threads than processors.
     """
+    if not 1 <= threads <= (os.cpu_count() or 1):
+        raise ValueError(f"threads must be from 1 to the {os.cpu_count()} processors of this machine, got {threads}")
     if unknown := set(names) - set(RIVALS):
         raise ValueError(f"unknown rival {sorted(unknown)[0]!r}; there are {', '.join(RIVALS)}")
     channels = next(m for m in network.modules() if isinstance(m, nn.Conv2d)).in_channels
     images = torch.randn(batch, channels, *input_size, generator=torch.Generator().manual_seed(0))
     twin = float_twin(network)
     absent: dict[str, str] = {}
-    with one_thread(), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+    with torch_threads(threads), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         calls: dict[str, Callable[[], object]] = {PACKED: lambda: packed(images)}
         for name in names or RIVALS:
             missing = [package for package in NEEDS.get(name, ()) if find_spec(package) is None]
@@ -141,40 +151,48 @@ def compare(
                 calls[name] = RIVALS[name](twin, images, Path(folder))
             except Exception as error:  # another's exporter or runtime that does not take the network is no fault of it
                 absent[name] = str(error).strip().partition("\n")[0] or type(error).__name__
-        return Comparison(interleaved(calls, rounds), absent)
+        clock = time.process_time if threads == 1 else time.perf_counter
+        return Comparison(interleaved(calls, rounds, clock), absent, threads)
 
 
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of processor time a call of each, by round; the first call of each turn does not count."""
+def interleaved(
+    calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """Milliseconds a call of each, by round and by `clock`; the first call of each turn does not count."""
     names, repeats = list(calls), {}
     for name, call in calls.items():
         call()
-        repeats[name] = max(1, math.ceil(SHORTEST_TURN_S / max(_seconds(call, 1), 1e-6)))
+        repeats[name] = max(1, math.ceil(SHORTEST_TURN_S / max(_seconds(call, 1, clock), 1e-6)))
     milliseconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             calls[name]()
-            milliseconds[name].append(1000 * _seconds(calls[name], repeats[name]))
+            milliseconds[name].append(1000 * _seconds(calls[name], repeats[name], clock))
     return milliseconds
 
 
-def _seconds(call: Callable[[], object], repeats: int) -> float:
-    started = time.process_time()
+def _seconds(call: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
+    started = clock()
     for _ in range(repeats):
         call()
-    return (time.process_time() - started) / repeats
+    return (clock() - started) / repeats
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """torch with one thread; afterwards with as many as before."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def torch_threads(count: int) -> Iterator[None]:
+    """torch with so many threads, which the other runtimes take too; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+
+
+def one_thread():
+    """torch with one thread; afterwards with as many as before."""
+    return torch_threads(1)
 
 
 def _eager(twin: nn.Module, images: Tensor, folder: Path) -> Callable[[], object]:
@@ -238,7 +256,7 @@ def _onnxruntime_options():
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     options.log_severity_level = 3
     return options
 
@@ -264,7 +282,7 @@ def _in_openvino(file_of: Callable[[nn.Module, Tensor, Path], Path]):
     def call(twin: nn.Module, images: Tensor, folder: Path) -> Callable[[], object]:
         import openvino  # pyright: ignore[reportMissingImports]
 
-        settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
         model = openvino.Core().read_model(file_of(twin, images, folder))
         request = openvino.compile_model(model, "CPU", settings).create_infer_request()
         inputs = {0: images.numpy()}

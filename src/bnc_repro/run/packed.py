@@ -71,12 +71,13 @@ def pack_checkpoint(path: Path, file: Path | None = None, own: Collection[str] =
 
 
 def compare(
-    path: Path, *, batch: int = 1, rounds: int = 15, own: Collection[str] = ()
+    path: Path, *, batch: int = 1, rounds: int = 15, threads: int = 1, own: Collection[str] = ()
 ) -> tuple[Report, benchmark.Comparison]:
     """What packing the network of a checkpoint buys on this machine; see `packed.benchmark.compare`."""
     network, recipe, *_ = _unpacked(path, own)
     packed = pack(network, recipe.data.image_size)
-    return packed.report, benchmark.compare(packed, network, recipe.data.image_size, batch=batch, rounds=rounds)
+    size = recipe.data.image_size
+    return packed.report, benchmark.compare(packed, network, size, batch=batch, rounds=rounds, threads=threads)
 
 
 def _unpacked(path: Path, own: Collection[str]) -> tuple[nn.Module, Recipe, list[str], dict | None]:
