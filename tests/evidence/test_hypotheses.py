@@ -279,3 +279,14 @@ def test_a_diverged_run_is_counted_not_averaged():
     made = tables.table(rows({"ste": [80.0, None, 82.0]}))
     assert made.loc["ste", "diverged"] == 1
     assert made.loc["ste", "mean (%)"] == "81.0"
+
+
+def test_the_reach_of_learnt_functions_is_said_over_their_seeds():
+    """Smallest and largest share of both ends, learnt estimators alone, nothing where rows have none."""
+    made = rows({"ste": [80.0, 81.0], "linear": [82.0, 83.0]})
+    assert hypotheses.said_of_reach(made) == ""
+    shares = {0: (0.9, 0.95, 1.0), 1: (0.8, 0.7, 0.996)}
+    made = [row | {"curve": [{"open_share": share} for share in shares[row["seed"]]]} for row in made]
+    assert hypotheses.said_of_reach(made) == (
+        "`linear`: 80.0 to 90.0 % of the weights after the first epoch, 99.6 to 100.0 % after the last."
+    )

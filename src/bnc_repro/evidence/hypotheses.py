@@ -48,6 +48,7 @@ __all__ = [
     "pairs_of",
     "ranking",
     "said_of_identical",
+    "said_of_reach",
     "shown",
     "simultaneous",
     "table",
@@ -80,6 +81,23 @@ def said_of_identical(rows: list[dict]) -> str:
                 f"({', '.join(map(str, seeds))}){more}: all its gates stayed open."
             )
     return "\n\n".join(parts)
+
+
+def said_of_reach(rows: list[dict]) -> str:
+    """In words, for each learnt estimator of each condition the share of weights that a gradient reaches, after the
+    first and after the last epoch, over its seeds."""
+    sentences = []
+    for condition, condition_rows in conditions(rows).items():
+        where = f" under {condition}" if condition else ""
+        for arm in learnt_ones(condition_rows):
+            curves = [row["curve"] for row in condition_rows if row["arm"] == arm and row["status"] == "finished"]
+            ends = [[curve[epoch].get("open_share") for curve in curves if curve] for epoch in (0, -1)]
+            if all(ends) and None not in ends[0] + ends[1]:
+                first, last = (f"{100 * min(end):.1f} to {100 * max(end):.1f} %" for end in ends)
+                sentences.append(
+                    f"`{arm}`{where}: {first} of the weights after the first epoch, {last} after the last."
+                )
+    return "\n\n".join(sentences)
 
 
 def shown(difference: Estimate, headline: str) -> str:

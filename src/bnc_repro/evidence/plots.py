@@ -261,8 +261,9 @@ def forest(rows: list[dict]) -> np.ndarray:
 def rates(experiment: str, profile: str) -> np.ndarray:
     """Held-out accuracy over the learning rate, a panel an optimizer, a line an arm with a dot a seed; its best rate is
     ringed, and a dashed line stands at the rate that is best for most."""
-    section = experiment_section(experiment, profile)
-    lines = tuning.published(experiment, profile)
+    section, lines = experiment_section(experiment, profile), tuning.published(experiment, profile)
+    order = list(section["arms"])
+    lines = lines.sort_values("arm", key=lambda arms: arms.map(order.index), kind="stable")
     optimizer = {arm: section["recipe"] | changes for arm, changes in section["arms"].items()}
     lines = lines.assign(
         optimizer=lines["arm"].map(lambda arm: optimizer[arm].get("optimizer", "adam")),
@@ -272,7 +273,7 @@ def rates(experiment: str, profile: str) -> np.ndarray:
     estimators = lines["estimator"].unique()
     colours = dict(zip(estimators, sns.color_palette("colorblind", len(estimators)), strict=True))
     axes = plt.subplots(
-        1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), 4), layout="constrained", sharey=True, squeeze=False
+        1, len(panels), figsize=(max(9, 5.6 * len(panels)), 5), layout="constrained", sharey=True, squeeze=False
     )[1][0]
     for ax, (name, panel) in zip(axes, panels, strict=True):
         best = tuning.best(panel)

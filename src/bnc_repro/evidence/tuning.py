@@ -87,7 +87,8 @@ def table(experiment: str, profile: str) -> pd.DataFrame:
         return pd.DataFrame()
     means, chosen = lines.groupby(["arm", "learning rate"])["held-out"].mean(), best(lines)
     shown = {pair: f"[{mean:.1f}]" if pair[1] == chosen[pair[0]] else f"{mean:.1f}" for pair, mean in means.items()}
-    return pd.Series(shown).unstack(fill_value="")
+    arms = [arm for arm in experiment_section(experiment, profile)["arms"] if arm in chosen]
+    return pd.Series(shown).unstack(fill_value="").loc[arms].rename(columns="{:g}".format)
 
 
 def best(lines: pd.DataFrame) -> pd.Series:
