@@ -144,7 +144,7 @@ def title(rows: list[dict]) -> str:
             word = known.get(relations["identity"], "cannot be told from")
             clause += (
                 f", and the best soft function {word} the identity, which has no shape"
-                f" ({best} − identity {hypotheses.shown(compared['identity'], headline)})"
+                f" ({best} − identity {hypotheses.shown_at_both(pairs['identity'], headline)})"
             )
         without = test.verdict in ("supported", "equivalent") or relations.get("identity") in ("below", "equivalent")
         choice = [arm for arm in hypotheses.hand_made(condition_rows) if arm != "identity"]
