@@ -73,8 +73,9 @@ def table(
     for test in hypotheses.tests(ablation):
         if test.name == "H1":
             where = ", ".join(filter(None, (_data(ablation), test.condition))) + ": "
-            numbers = ", ".join(
-                f"linear − {rival} {hypotheses.shown(e, test.headline)}" for rival, e in test.estimates.items()
+            numbers = "; ".join(
+                f"linear − {rival} {hypotheses.shown_at_both(pair, test.headline)}"
+                for rival, pair in test.pairs.items()
             )
             why = f": {test.reason}" if test.reason else ""
             line("linear", "above each", f"{where}{numbers}", f"{WORDS[test.verdict]} at this scale{why}")
@@ -82,9 +83,10 @@ def table(
         if rows[0]["recipe"].get("block", hypotheses.BLOCK) != hypotheses.BLOCK:
             continue
         where = ", ".join(filter(None, (_data(rows), condition))) + ": "
-        differences = hypotheses.paired(rows, "mlp", hypotheses.hand_made(rows)) if "mlp" in by_arm(rows) else {}
-        measured = ", ".join(
-            f"mlp − {rival} {hypotheses.shown(e, rows[0]['headline'])}" for rival, e in differences.items()
+        rivals = hypotheses.hand_made(rows) if "mlp" in by_arm(rows) else []
+        pairs = hypotheses.pairs_of(condition, ablation, "mlp", rivals)
+        measured = "; ".join(
+            f"mlp − {rival} {hypotheses.shown_at_both(pair, rows[0]['headline'])}" for rival, pair in pairs.items()
         )
         line("gain", f"+{paper['gain']['value']:g} over the best", where + (measured or "too few runs"), OTHER_SCALE)
     if balance is not None:
