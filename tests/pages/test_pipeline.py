@@ -179,9 +179,8 @@ def test_words_leave_the_stages_alone_and_code_does_not(tmp_path):
     edited(copy, "training.loop", "epoch + 1", "epoch - -1")
     last = code()
     stale = {name for name in after if after[name] != last[name]}
-    assert stale == {f"{name}.json" for name in (*EXPERIMENTS, *notebook.STAGES)} - {
-        "00-binarizing-by-classification.json"
-    }
+    without_runs = {"00-binarizing-by-classification.json", "06-the-answer-on-cifar10.json"}  # they read rows alone
+    assert stale == {f"{name}.json" for name in (*EXPERIMENTS, *notebook.STAGES)} - without_runs
 
 
 @pytest.mark.parametrize("profile", PROFILES)
