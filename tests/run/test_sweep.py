@@ -51,9 +51,11 @@ def words_of(data, runs, seeds, **changes):
 
 
 def start(*arguments, **changes):
-    """A sweep in a process of its own."""
+    """A sweep in a process of its own, which takes signals as from a terminal: a suite that a shell has put into the
+    background ignores SIGINT, and its children would too."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(words_of(*arguments, **changes), cwd=ROOT, **pipes)
+    default = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(words_of(*arguments, **changes), cwd=ROOT, **pipes, **default)
 
 
 def until(condition, seconds=300):
