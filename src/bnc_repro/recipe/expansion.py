@@ -57,6 +57,8 @@ def tuning(
         raise ValueError(f"{parameters_file(profile)} has no section tuning; write a grid there")
     requested = []
     for name in names:
+        if not tuned(name, profile):
+            raise ValueError(f"{parameters_file(profile)} has no section tuning.{name}; write its grid there")
         for arm in arms or arms_with_grids(name, profile):
             requested += [Requested(recipe, arm) for recipe in grid(name, profile, arm, settings)]
     return requested
