@@ -13,7 +13,7 @@ from ..evidence.rows import published, read_row
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.expansion import arms_with_grids
-from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, seeds_of, tuned
+from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, seeds_of
 from ..recipe.schema import EXPERIMENTS, PROFILES, Recipe
 from ..run.identity import data_fingerprint, folder_of
 from ..training.checkpoint import atomic, write_json
@@ -80,13 +80,13 @@ def _wanted(profile: str) -> dict[str, list[tuple[Recipe, dict]]]:
     with the fields of its arm (of several arms with one recipe, the first's)."""
     wanted: dict[str, list[tuple[Recipe, dict]]] = {}
     for experiment in experiments(profile):
-        section = experiment_section(experiment, profile)
+        section, with_grids = experiment_section(experiment, profile), arms_with_grids(experiment, profile)
         recipes: dict[Recipe, dict] = {}
         grids: dict[Recipe, dict] = {}
         for arm, changes in section["arms"].items():
             for seed in seeds_of(changes, section["seeds"]):
                 recipes.setdefault(recipe_of(experiment, profile, arm, seed=seed), arm_fields(arm, changes))
-            if tuned(experiment, profile) and arm in arms_with_grids(experiment, profile):
+            if arm in with_grids:
                 for recipe in tuning.grid(experiment, profile, arm):
                     grids.setdefault(recipe, arm_fields(arm, changes))
         wanted[experiment] = list(recipes.items())

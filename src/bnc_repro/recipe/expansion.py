@@ -57,11 +57,17 @@ def tuning(
         raise ValueError(f"{parameters_file(profile)} has no section tuning; write a grid there")
     requested = []
     for name in names:
-        if not tuned(name, profile):
-            raise ValueError(f"{parameters_file(profile)} has no section tuning.{name}; write its grid there")
+        _grid_section(name, profile)
         for arm in arms or arms_with_grids(name, profile):
             requested += [Requested(recipe, arm) for recipe in grid(name, profile, arm, settings)]
     return requested
+
+
+def _grid_section(experiment: str, profile: str) -> dict:
+    section = tuned(experiment, profile)
+    if not section:
+        raise ValueError(f"{parameters_file(profile)} has no section tuning.{experiment}; write its grid there")
+    return section
 
 
 def arms_with_grids(experiment: str, profile: str) -> list[str]:
@@ -79,9 +85,7 @@ def arms_with_grids(experiment: str, profile: str) -> list[str]:
 def grid(experiment: str, profile: str, arm: str, settings: dict[str, Any] | None = None) -> list[Recipe]:
     """The recipes of an arm's tuning: every rate under every seed. Raises ValueError where the profile has no grid."""
     known("arm", arm, experiment_section(experiment, profile)["arms"])
-    section, recipe_of_arm = tuned(experiment, profile), recipe_of(experiment, profile, arm)
-    if not section:
-        raise ValueError(f"{parameters_file(profile)} has no section tuning.{experiment}; write its grid there")
+    section, recipe_of_arm = _grid_section(experiment, profile), recipe_of(experiment, profile, arm)
     if recipe_of_arm.optimizer not in section["learning_rates"]:
         raise ValueError(
             f"tuning.{experiment}.learning_rates has no grid for {recipe_of_arm.optimizer}, the optimizer of {arm}"
