@@ -130,6 +130,16 @@ def test_a_write_that_fails_keeps_the_file_before(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["row.json"]
 
 
+def test_the_checkpoint_before_gives_way_only_to_a_whole_one(tmp_path, monkeypatch):
+    """A disk that fails while the newest is made safe costs neither of the two that are there."""
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, {"network": {}, "recipe": {}, "labels": [], "epoch": epoch})
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "input/output error")))
+    with pytest.raises(ValueError, match="Nothing was overwritten"):
+        checkpoint.save(tmp_path, {"network": {}, "recipe": {}, "labels": [], "epoch": 3})
+    assert [checkpoint.load(tmp_path / name)["epoch"] for name in checkpoint.NAMES] == [2, 1]
+
+
 def test_a_damaged_checkpoint_falls_back_with_a_warning(recipe, tmp_path):
     """The newest checkpoint cut in half: the one before is used, and the end is the same."""
     made = recipe()

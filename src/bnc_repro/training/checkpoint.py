@@ -25,14 +25,17 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what flock says on 
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place, whole, only when the block ends well."""
+def atomic(path: Path, previous: Path | None = None) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place, whole, only when the block ends well; then what was there
+    is kept as `previous`, if one is named."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
@@ -58,10 +61,8 @@ def write_json(path: Path, value: object) -> None:
 def save(folder: Path, state: dict) -> None:
     """Write `state` as the folder's newest checkpoint; the one before is kept."""
     newest, previous = (folder / name for name in NAMES)
-    with atomic(newest) as temporary:
+    with atomic(newest, previous) as temporary:
         torch.save({"format": FORMAT, **state, "checksum": checksum(state)}, temporary)
-        if newest.exists():
-            os.replace(newest, previous)
 
 
 def checksum(state: dict) -> str:
