@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from ..training import strict_csv
 from ..training.checkpoint import atomic
 from .pictures import read as read_picture
 
@@ -49,17 +50,11 @@ def _lines(root: Path) -> list[tuple[str, int, str]]:
     """Path, size in bytes and sha256 of each file. Raises ValueError for a manifest of another form."""
     target = root / NAME
     remedy = "remove it, and write it again by `python -m bnc_repro data check`"
-    try:
-        with target.open(newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file, strict=True)
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise ValueError(f"{target} is no manifest (it is empty or no CSV text); {remedy}") from error
-    if tuple(header) != COLUMNS:
-        raise ValueError(f"{target} is no manifest: its columns are not {', '.join(COLUMNS)}; {remedy}")
-    for number, line in enumerate(lines, 2):
-        if len(line) != 3 or not line[1].isascii() or not line[1].isdecimal() or len(line[1]) > 18:
-            raise ValueError(f"{target}, line {number}, is no path, size and sha256; {remedy}")
-        if Path(line[0]).is_absolute() or ".." in Path(line[0]).parts or "\0" in line[0]:
+    lines = strict_csv.read(target, COLUMNS, remedy)
+    for number, (path, size, _) in enumerate(lines, 2):
+        if not size.isascii() or not size.isdecimal() or len(size) > 18:
+            raise ValueError(f"{target}, line {number}, has {size!r} for a size in bytes; {remedy}")
+        if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
             raise ValueError(f"{target}, line {number}, names a file outside of the folder; {remedy}")
     return [(path, int(size), digest) for path, size, digest in lines]
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from ..recipe.clone import project_root
+from ..training import strict_csv
 from .code import SOURCES
 
 COLUMNS = ("profile", "experiment", "old", "new", "runs", "values", "old_commit", "new_commit", "device", "date")
@@ -24,15 +25,7 @@ def lines() -> list[dict[str, str]]:
     """The ledger's lines; none where there is no ledger. Raises ValueError for a file of another form."""
     if not path().is_file():
         return []
-    try:
-        with path().open(newline="", encoding="utf-8") as file:
-            header, *rest = csv.reader(file, strict=True)
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise ValueError(f"{path()} is empty or no CSV text: take it from git again") from error
-    if tuple(header) != COLUMNS:
-        raise ValueError(f"{path()} has other columns than {', '.join(COLUMNS)}: take it from git again")
-    if short := [number for number, line in enumerate(rest, 2) if len(line) != len(COLUMNS)]:
-        raise ValueError(f"{path()}, line {short[0]}, has not {len(COLUMNS)} values: take it from git again")
+    rest = strict_csv.read(path(), COLUMNS, "take it from git again")
     return [dict(zip(COLUMNS, line, strict=True)) for line in rest]
 
 
