@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ..recipe.parameters import PLACEMENTS
-from ..recipe.schema import LEARNT, learnt
+from ..recipe.schema import LEARNT, Recipe, learnt
 from . import statistics
 from .rows import UNITS, by_arm
 from .statistics import Estimate
@@ -29,7 +29,7 @@ CLAIMS = (
     ("H2", "mlp above linear", "mlp"),
     ("H5", f"{REACHED} above each hand-made", REACHED),
 )
-BLOCK = "bireal"  # of the trunk that no condition names
+BLOCK = Recipe.block  # of the trunk that no condition names
 OPTIMIZERS = ("adam", "sgd")
 LEVEL = 0.05
 MARGINS = {"points": 0.5}  # within so much of each other two estimators are equivalent

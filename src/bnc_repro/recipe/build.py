@@ -156,20 +156,14 @@ def recipe_identity(recipe: Recipe) -> dict:
     del values["data"]["root"], values["data"]["workers"]
     if not values["data"]["category"] and values["data"]["category"] != 0:
         del values["data"]["category"]  # the runs from before there was this key are the same runs
-    for key, neutral in (("gates", 0.0), ("block", "bireal")):  # and from before these
-        if values[key] == neutral:
+    for key in ("gates", "block"):  # and from before these
+        if values[key] == getattr(Recipe, key):
             del values[key]
     return values
 
 
-NO_CLASSIFIER: dict[str, Any] = {
-    "preset": "fixed",
-    "rule": "",
-    "hidden": 0,
-    "gates": 0.0,
-    "per_layer": False,
-    "classifier_milestones": (),
-}
+OF_THE_CLASSIFIER = ("preset", "rule", "hidden", "gates", "per_layer", "classifier_milestones")
+NO_CLASSIFIER: dict[str, Any] = {key: getattr(Recipe, key) for key in OF_THE_CLASSIFIER}
 
 
 def float_twin(recipe: Recipe) -> Recipe:

@@ -78,7 +78,7 @@ def arms_with_grids(experiment: str, profile: str) -> list[str]:
     return [
         arm
         for arm, recipe in recipes.items()
-        if recipe.optimizer in grids and (recipe.preset, recipe.block) == ("fixed", "bireal")
+        if recipe.optimizer in grids and (recipe.preset, recipe.block) == (Recipe.preset, Recipe.block)
     ]
 
 

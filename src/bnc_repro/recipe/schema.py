@@ -187,8 +187,8 @@ def learnt(binarizer: str | None) -> bool:
 def _check_classifier(recipe: Recipe) -> None:
     """Keys of the learnt binarizer, where nothing learns."""
     binarizers = (recipe.weight_binarizer, recipe.activation_binarizer)
-    of_the_classifier = {"rule": "", "per_layer": False, "preset": "fixed", "classifier_milestones": ()}
-    foreign = [key for key, neutral in of_the_classifier.items() if getattr(recipe, key) != neutral]
+    of_the_classifier = ("rule", "per_layer", "preset", "classifier_milestones")
+    foreign = [key for key in of_the_classifier if getattr(recipe, key) != getattr(Recipe, key)]
     if any(map(learnt, binarizers)):
         foreign = []
     if foreign:

@@ -68,15 +68,14 @@ def build_network(networks: dict, recipe: Recipe, channels: int, **outputs: int)
             ("activation_binarizer", recipe.activation_binarizer),
         )
     }
-    shape = {"width": recipe.width, "blocks": recipe.blocks, "stem": recipe.stem, "head": recipe.head}
-    shape |= {"block": "" if recipe.block == "bireal" else recipe.block}
+    shape = {key: getattr(recipe, key) for key in ("width", "blocks", "stem", "head", "block")}
     torch.manual_seed(stream(recipe.seed, "network"))
     network = networks[recipe.network](
         channels=channels,
         standardize=recipe.standardize,
         **outputs,
         **binarizers,
-        **{key: value for key, value in shape.items() if value},
+        **{key: value for key, value in shape.items() if value != getattr(Recipe, key)},
     )
     if recipe.per_layer:
         own_binarizers(network)
