@@ -125,13 +125,12 @@ def evaluate_command(options: argparse.Namespace) -> None:
         return
     print(json.dumps(packed.evaluate(options.checkpoint, options.data, device, options.own), indent=1))
     if options.results:
-        from .poses.predict import write_results
+        from .poses.coco_eval import save_results
+        from .run.people import PoseNetwork, results_of_validation
 
-        network, recipe, _, device = packed.load_network(options.checkpoint, device, options.own)
-        if recipe.experiment != "coco_pose":
-            raise ValueError(f"--results is for pose checkpoints, {options.checkpoint} is of {recipe.experiment}")
-        root = Path(options.data).resolve() if options.data else recipe.data.folder
-        print(write_results(network, recipe, root, options.results, device))
+        model = PoseNetwork.load(options.checkpoint, device, options.own)
+        root = Path(options.data).resolve() if options.data else model.recipe.data.folder
+        print(save_results(results_of_validation(model, root), options.results))
 
 
 def predict_command(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from bnc_repro.evidence import drawing
 from bnc_repro.images.networks import CLASSIFIERS
 from bnc_repro.poses import predict as predicting
 from bnc_repro.poses import task
+from bnc_repro.poses.coco_eval import save_results
 from bnc_repro.poses.crops import CropBatches
 from bnc_repro.poses.people import read_people
 from bnc_repro.poses.predict import VALIDATION, judge
@@ -20,7 +21,8 @@ from bnc_repro.recipe.clone import project_root
 from bnc_repro.recipe.schema import Recipe
 from bnc_repro.run.execute import _start_from, run
 from bnc_repro.run.identity import folder_of
-from bnc_repro.run.judge import load_network, predict
+from bnc_repro.run.packed import predict
+from bnc_repro.run.people import PoseNetwork, results_of_validation
 from bnc_repro.training import checkpoint
 
 CPU = torch.device("cpu")
@@ -129,9 +131,8 @@ def test_another_skeleton_trains_predicts_and_is_drawn(tmp_path):
     picture = next((DATA / VALIDATION).iterdir())
     (found,) = predict(source, [picture], CPU)
     assert len(found["keypoints"]) == 5
-    network = load_network(source, CPU)[0]
     root = tmp_path / "data"
-    file = predicting.write_results(network, made, root, tmp_path / "people.json", CPU)
+    file = save_results(results_of_validation(PoseNetwork.load(source, CPU), root), tmp_path / "people.json")
     assert {one["category_id"] for one in json.loads(file.read_text())} == {7}
     assert len(drawing.results(file, root, count=2).axes) == 2
     assert len(drawing.people(row, plt.subplots(1, 2)[1])) == 2

@@ -18,6 +18,7 @@ from bnc_repro.poses.skeleton import COCO_PERSON
 from bnc_repro.poses.task import make_network
 from bnc_repro.recipe.build import as_dict, make_recipe
 from bnc_repro.recipe.clone import project_root
+from bnc_repro.run import packed as run_packed
 from bnc_repro.run import people
 from bnc_repro.training import checkpoint
 
@@ -191,6 +192,34 @@ def test_predict_writes_lines_results_and_a_drawing(picture, saved, tmp_path, ca
         assert drawing_of_them.width > 300
     with pytest.raises(ValueError, match="--box names people of one picture"):
         command("predict", saved, picture, picture, *boxes)
+
+
+def test_results_in_true_boxes_have_bounded_scores(tmp_path, saved, capsys):
+    """What `evaluate --results` writes: every validation person in its box, scores at most 1, AP as printed."""
+    results = people.results_of_validation(model(sharper=20.0, sigma_px=3.0), DATA)
+    assert all(score <= 1 for entry in results for score in [*entry["keypoints"][2::3], entry["score"]])
+    assert max(entry["score"] for entry in results) > 0
+    written = tmp_path / "results.json"
+    command("evaluate", saved, "--data", DATA, "--results", written)
+    printed = json.loads(capsys.readouterr().out.rpartition("}")[0] + "}")
+    annotations = DATA / "annotations" / f"person_keypoints_{VALIDATION}.json"
+    judged = coco_eval.evaluate(annotations, json.loads(written.read_text()))
+    assert judged == {key: printed[key] for key in judged}
+
+
+def test_a_packed_file_finds_people_in_boxes_too(picture, saved, tmp_path, capsys):
+    """Boxes, results and drawings of a packed pose network, and a sentence for a classifier's."""
+    packed = tmp_path / "packed.safetensors"
+    command("pack", saved, packed)
+    capsys.readouterr()
+    for file in (saved, packed):
+        command("predict", file, picture, "--box", "10,20,40,60")
+    lines = [json.loads(line)["people"][0]["keypoints"] for line in capsys.readouterr().out.splitlines()]
+    joints = [np.array(list(line.values())) for line in lines]
+    np.testing.assert_allclose(*joints, atol=0.02)
+    classifier = run_packed.models() / "sample" / "fashion-mnist-binary.safetensors"
+    with pytest.raises(ValueError, match="are for pose checkpoints"):
+        command("predict", classifier, picture, "--box", "10,20,40,60")
 
 
 def test_the_line_of_a_finished_run_has_its_zeros(monkeypatch, tmp_path, capsys):

@@ -56,12 +56,6 @@ def to_results(crops: CropBatches, points: np.ndarray, scores: np.ndarray) -> li
     return coco_eval.to_results(crops.people, points, scores, crops.skeleton, areas_px2=crops.areas_px2())
 
 
-def write_results(network: nn.Module, recipe: Recipe, root: Path, file: Path, device: torch.device) -> Path:
-    """The network's predictions for the validation people of `root` in their true boxes, as COCO's results file."""
-    judged = CropBatches(root, VALIDATION, size=recipe.data.image_size)
-    return coco_eval.save_results(to_results(judged, *predict(network, judged, recipe, device)), file)
-
-
 def judge(root: Path, crops: CropBatches, points: np.ndarray, scores: np.ndarray) -> dict:
     """COCOeval's six numbers for predictions made in the people's true boxes, and by keypoint the mean similarity to
     the truth, OKS of that joint alone; PCK, the share of joints within 0.2 torsos (left

@@ -1,4 +1,4 @@
-"""A checkpoint judged: its network, its metrics on a data set, its predictions."""
+"""The network of a checkpoint, and any network judged: its metrics on a data set, its predictions."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -50,19 +50,6 @@ def network_and_state(
     return on_device(network, device).eval(), recipe, state
 
 
-def evaluate(path: str | Path, data: str | None, device: torch.device, own: Collection[str] = ()) -> dict:
-    """The metrics of a checkpoint on the data it was judged by, or on another folder of the same kind; `own` as in
-    `load_network`."""
-    return evaluate_network(*load_network(path, device, own), path, data, device)
-
-
-def predict(path: str | Path, pictures: list[Path], device: torch.device, own: Collection[str] = ()) -> Iterator[dict]:
-    """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it."""
-    network, recipe, state = network_and_state(path, device, own)
-    facts = {"skeleton": state["skeleton"]} if "skeleton" in state else {}
-    yield from predict_with(network, recipe, state["labels"], pictures, device, **facts)
-
-
 def evaluate_network(
     network: nn.Module, recipe: Recipe, labels: list[str], path: str | Path, data: str | None, device: torch.device
 ) -> dict:
@@ -84,7 +71,8 @@ def evaluate_network(
 def predict_with(
     network: nn.Module, recipe: Recipe, labels: list[str], pictures: list[Path], device: torch.device, **facts: dict
 ) -> Iterator[dict]:
-    """As `predict`, for a network with its recipe and labels, and what its file says of poses (`skeleton`)."""
+    """One dict per picture: its probabilities by class, best first, or the keypoints of the person that fills it. The
+    network comes with its recipe and labels, and with what its file says of poses (`skeleton`)."""
     module = task_module(recipe.experiment)
     predictions = module.predict_pictures(network, recipe, labels, pictures, device, **facts)
     for picture, prediction in zip(pictures, predictions, strict=True):

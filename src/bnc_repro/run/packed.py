@@ -25,21 +25,26 @@ def load_network(
 ) -> tuple[nn.Module, Recipe, list[str], torch.device]:
     """The network of a checkpoint or of a packed file, its recipe, its labels, and where it runs: a packed network on
     the CPU. Raises ValueError as `judge.load_network` and `files.load` do."""
+    network, recipe, labels, _, device = load_with_skeleton(path, device, own)
+    return network, recipe, labels, device
+
+
+def load_with_skeleton(
+    path: str | Path, device: torch.device, own: Collection[str] = ()
+) -> tuple[nn.Module, Recipe, list[str], dict | None, torch.device]:
+    """As `load_network`; after the labels, what the file says of the skeleton, if it does."""
     if not files.is_packed(path):
-        return *judge.load_network(path, device, own), device
-    loaded = _with_recipe(path)
-    return loaded.network, make_recipe(**loaded.recipe), loaded.labels, CPU
-
-
-def _with_recipe(path: str | Path) -> files.Loaded:
+        network, recipe, state = judge.network_and_state(path, device, own)
+        return network, recipe, state["labels"], state.get("skeleton"), device
     loaded = files.load(path)
     if not loaded.recipe:
         raise ValueError(f"{path} carries no recipe, so its data is not known; pack it from a checkpoint")
-    return loaded
+    return loaded.network, make_recipe(**loaded.recipe), loaded.labels, loaded.skeleton or None, CPU
 
 
 def evaluate(path: str | Path, data: str | None, device: torch.device, own: Collection[str] = ()) -> dict:
-    """As `judge.evaluate`, of a checkpoint or a packed file."""
+    """The metrics of a checkpoint or a packed file on the data it was judged by, or on another folder of the same kind;
+    `own` as in `judge.load_network`."""
     network, recipe, labels, device = load_network(path, device, own)
     if data is None:
         try:
@@ -50,13 +55,10 @@ def evaluate(path: str | Path, data: str | None, device: torch.device, own: Coll
 
 
 def predict(path: str | Path, pictures: list[Path], device: torch.device, own: Collection[str] = ()) -> Iterator[dict]:
-    """As `judge.predict`, of a checkpoint or a packed file."""
-    if not files.is_packed(path):
-        yield from judge.predict(path, pictures, device, own)
-        return
-    loaded = _with_recipe(path)
-    facts = {"skeleton": loaded.skeleton} if loaded.skeleton else {}
-    yield from judge.predict_with(loaded.network, make_recipe(**loaded.recipe), loaded.labels, pictures, CPU, **facts)
+    """As `judge.predict_with`, of a checkpoint or a packed file."""
+    network, recipe, labels, skeleton, device = load_with_skeleton(path, device, own)
+    facts = {"skeleton": skeleton} if skeleton else {}
+    yield from judge.predict_with(network, recipe, labels, pictures, device, **facts)
 
 
 def pack_checkpoint(path: Path, file: Path | None = None, own: Collection[str] = ()) -> tuple[Path, Report, int]:

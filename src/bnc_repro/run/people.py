@@ -24,8 +24,7 @@ from ..poses.predict import VALIDATION, predict, to_results
 from ..poses.skeleton import Skeleton
 from ..poses.task import skeleton_of
 from ..recipe.schema import Recipe
-from ..training import checkpoint
-from .judge import load_network
+from . import packed
 
 Box = tuple[list[float], float]  # x, y, width, height in px, and a score
 
@@ -41,11 +40,11 @@ class PoseNetwork:
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device, own: Collection[str] = ()) -> "PoseNetwork":
-        """The network of a checkpoint; own as in `load_network`."""
-        network, recipe, labels = load_network(path, device, own)
+        """The network of a checkpoint, or of a packed file, which runs on the CPU; own as in `judge.load_network`."""
+        network, recipe, labels, skeleton, device = packed.load_with_skeleton(path, device, own)
         if recipe.experiment != "coco_pose":
             raise ValueError(f"boxes, results and drawings are for pose checkpoints, {path} is of {recipe.experiment}")
-        return cls(network, recipe, skeleton_of(recipe, labels, checkpoint.load(path).get("skeleton")), device)
+        return cls(network, recipe, skeleton_of(recipe, labels, skeleton), device)
 
     def results(self, people: People) -> list[dict]:
         """COCO results of `people`, each in its box."""
@@ -58,6 +57,12 @@ class PoseNetwork:
             entry["score"] /= highest
             entry["keypoints"][2::3] = [min(score, 1.0) for score in entry["keypoints"][2::3]]
         return results
+
+
+def results_of_validation(model: PoseNetwork, root: Path) -> list[dict]:
+    """COCO results for the validation people of `root`, each in its true box."""
+    options = {"size": model.recipe.data.image_size, "category": model.recipe.data.category}
+    return model.results(CropBatches(root, VALIDATION, **options).people)
 
 
 def image_ids(pictures: Sequence[Path]) -> list[int]:
