@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,6 +41,16 @@ print(sys.modules["bnc_repro"].__file__)
 def test_the_hub_names_the_models_that_there_are(tmp_path):
     done = hub("load('packed', name='sample/none')", tmp_path)
     assert "there is no packed network sample/none; known: sample/fashion-mnist-" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_nowhere(closed):
+    """A shell that closes a command's streams gets its exit status, and no traceback in the others."""
+    for words, status in (("list networks", 0), ("run linear_vs_soft --set epochs=x", 1)):
+        line = f"{sys.executable} -m bnc_repro {words} {closed}"
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, cwd=ROOT)
+        assert done.returncode == status
+        assert "Traceback" not in done.stderr
 
 
 def test_codespaces_and_binder_open_the_fast_track():

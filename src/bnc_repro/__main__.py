@@ -170,8 +170,20 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _open_streams() -> None:
+    """Send what a caller has closed (`>&-`) to nowhere: else the next file that a run opens takes the number, and a
+    library's warning is written into it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
+
+
 def main() -> None:
     """Run a command; a user's mistake is one sentence and exit status 1, never a traceback."""
+    _open_streams()
     options = parser().parse_args()
     if isinstance(getattr(options, "profile", None), str):
         pinned.pin(options.profile)  # before anything imports torch
