@@ -18,6 +18,7 @@ from bnc_repro.images.pictures import normalise, read
 from bnc_repro.images.sets import EIGENVALUES, EIGENVECTORS, evenly, load, picture
 from bnc_repro.recipe.schema import Data
 from bnc_repro.run.identity import data_fingerprint
+from bnc_repro.training import memory
 
 SIZES = {"train": 40, "t10k": 20}
 
@@ -119,6 +120,38 @@ def test_normalise_by_hand():
     found = normalise(x, "imagefolder", torch.tensor([[0.1, 0.0, -0.1]]))
     wanted = [(125.5 - 123.675) / 58.395, (100 - 116.28) / 57.12, (74.5 - 103.53) / 57.375]
     assert torch.allclose(found[0, :, 0, 1], torch.tensor(wanted), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder", "other"),
+    [
+        ("fashion_mnist", "train/cat", "imagefolder"),
+        ("cifar10", "FashionMNIST/raw", "fashion_mnist"),
+        ("imagefolder", "cifar-10-batches-py", "cifar10"),
+        ("imagefolder", "annotations", "coco"),
+    ],
+)
+def test_a_folder_of_another_kind_names_both(tmp_path, kind, folder, other):
+    """The kind that was asked for and the one that the folder looks like."""
+    (tmp_path / folder).mkdir(parents=True)
+    size = (32, 32) if kind != "fashion_mnist" else (28, 28)
+    with pytest.raises(ValueError, match=rf"{kind}.*\(it looks like data\.kind={other}\)"):
+        load(Data(root=str(tmp_path), kind=kind, image_size=size), train=True)
+
+
+def test_pictures_that_no_memory_holds_are_a_sentence(tmp_path, monkeypatch):
+    """Counted before the first is decoded."""
+    monkeypatch.setattr(memory, "whole_mib", lambda device: 50)
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        for name in "ab":
+            Image.new("RGB", (8, 8)).save(tmp_path / split / "cat" / f"{name}.png")
+    wide = Data(root=str(tmp_path), kind="imagefolder", in_memory=True, image_size=(4096, 4096))
+    with pytest.raises(
+        ValueError, match=r"2 pictures are held decoded at 4096 x 4096 px: that takes at least 0\.1 GiB"
+    ):
+        load(wide, train=True)
+    assert len(load(replace(wide, image_size=(64, 64)), train=True)) == 2
 
 
 def test_a_missing_folder_is_named_with_the_remedy(tmp_path):

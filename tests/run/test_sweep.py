@@ -23,6 +23,7 @@ from bnc_repro.run.node import RunOnNode
 from bnc_repro.run.pinned import environment
 from bnc_repro.run.plan import Pace, plan
 from bnc_repro.run.sweep import LEFT_STATUS, sweep
+from bnc_repro.training import memory
 from runs import what_counts
 
 ROOT = Path(__file__).parents[2]
@@ -289,7 +290,7 @@ def test_the_pace_is_that_of_the_most_similar_runs(requested, tmp_path, monkeypa
 def test_more_workers_than_memory_is_told(requested, tmp_path, monkeypatch, capfd):
     """With the peak of a run, and a number of workers that fits."""
     monkeypatch.setattr(Pace, "memory_mib", lambda self, job: 700)
-    monkeypatch.setattr(machine, "free_memory_mib", lambda: 1500)
+    monkeypatch.setattr(memory, "free_mib", lambda: 1500)
     sweep(plan(requested(3, epochs=1), tmp_path), "sample", workers=3, runs=tmp_path)
     errors = capfd.readouterr().err
     assert "a run held up to 700 MiB of memory, and 1500 MiB are free for 3 more workers: take --jobs 2" in errors
@@ -302,7 +303,8 @@ def test_cores_are_counted_once_and_within_the_quota(tmp_path, monkeypatch):
         (tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list").write_text(siblings)
     monkeypatch.setattr(machine, "CPUS", tmp_path)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
-    monkeypatch.setattr(machine, "_control_groups", lambda controller: iter([tmp_path] if not controller else []))
+    for module in (machine, memory):
+        monkeypatch.setattr(module, "control_groups", lambda controller: iter([tmp_path] if not controller else []))
     assert machine.cores() == 2
     (tmp_path / "cpu.max").write_text("100000 100000\n")
     assert machine.cores() == 1
@@ -310,7 +312,7 @@ def test_cores_are_counted_once_and_within_the_quota(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text(f"{300 * 2**20}\n")
     (tmp_path / "memory.current").write_text(f"{100 * 2**20}\n")
     assert machine.cores() == 2
-    assert machine.free_memory_mib() == 200
+    assert (memory.free_mib(), memory.whole_mib(torch.device("cpu"))) == (200, 300)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from ..recipe.schema import EXPECTED, Data
+from ..training import memory
 from ..training.progress import log
 from . import manifest
 from .pictures import STATISTICS, read
@@ -35,6 +36,7 @@ def load(data: Data, train: bool) -> "ImageArrays | ImageFolders":
     complaint = f"no {data.kind} data in {root}: data.root must be {EXPECTED[data.kind]}"
     if not root.is_dir():
         raise ValueError(complaint)
+    complaint += _other_kind(root, data.kind)
     if data.kind == "imagefolder" or (data.kind == "cifar10" and (root / "train").is_dir()):
         if data.in_memory or data.kind == "cifar10":
             return _decoded(root, data, train)
@@ -49,6 +51,14 @@ def load(data: Data, train: bool) -> "ImageArrays | ImageFolders":
     if len(images) != len(source.targets):
         raise ValueError(f"{complaint}; what is there has {len(images)} images and {len(source.targets)} labels")
     return ImageArrays(images, torch.as_tensor(source.targets), source.classes, data, train)
+
+
+def _other_kind(root: Path, kind: str) -> str:
+    """The half sentence for a folder that another `data.kind` would read; "" where none would."""
+    marks = {"fashion_mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py", "coco": "annotations"}
+    marks |= {"imagefolder": "train"}
+    fits = [other for other, name in marks.items() if (root / name).is_dir() and other != kind]
+    return f" (it looks like data.kind={fits[0]})" if fits else ""
 
 
 class FashionMNIST(datasets.FashionMNIST):
@@ -84,6 +94,12 @@ def _decoded(root: Path, data: Data, train: bool) -> "ImageArrays":
 
 @lru_cache(maxsize=4)  # a run's two sets, and those of the run before
 def _pixels(files: tuple[str, ...], stamps: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    memory.refuse_above(
+        len(files) * 3 * size[0] * size[1] / 2**20,
+        f"{len(files)} pictures are held decoded at {size[1]} x {size[0]} px",
+        "lower data.image_size or data.train_limit, or leave data.in_memory out",
+        torch.device("cpu"),
+    )
     resized = Data(kind="cifar10", image_size=size)
     with ThreadPoolExecutor() as pool:
         return torch.stack(list(pool.map(lambda file: picture(file, resized), files)))
@@ -94,7 +110,10 @@ def _listed(root: Path, data: Data, train: bool) -> tuple[list[str], Tensor, lis
     Raises ValueError for more unreadable ones than `max_bad_share` allows in training, and any in the test."""
     folder = root / ("train" if train or data.validation else "val")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is missing: data.root must be {EXPECTED['imagefolder']}")
+        raise ValueError(
+            f"{folder} is missing: data.root must be {EXPECTED['imagefolder']}, as data.kind is {data.kind}"
+            f"{_other_kind(root, data.kind)}"
+        )
     try:
         source = datasets.ImageFolder(folder)
     except FileNotFoundError as error:

@@ -20,7 +20,7 @@ from ..recipe.build import as_dict, float_twin, make_recipe, merged, with_float_
 from ..recipe.clone import from_the_clone
 from ..recipe.profiles import arm_fields, seeds_of, without_arm_fields
 from ..recipe.schema import Recipe
-from ..training import checkpoint, distributed
+from ..training import checkpoint, distributed, memory
 from ..training.loop import Diverged, train
 from ..training.progress import log, show
 from ..training.task import on_device
@@ -60,6 +60,8 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
         finished = distributed.by_the_first(lambda: _read(folder / "row.json"))
         if finished is not None:
             return finished
+        if recipe.epochs and recipe.network != "mean_pose":  # a guess without a network
+            memory.check_training(recipe, task_module(recipe.experiment).make_network, device)
         teacher = _teacher(recipe, runs, device)
         task = task_module(recipe.experiment).build(recipe, device, teacher)
         _start_from(task.network, recipe, runs)

@@ -1,12 +1,12 @@
-"""What this machine has for several runs at once: cores, GPUs, memory, and whether the kernel killed for memory."""
+"""What this machine has for several runs at once: cores, GPUs, and whether the kernel killed for memory."""
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
+from ..training.memory import control_groups, number_in
+
 CPUS = Path("/sys/devices/system/cpu")
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 def cores() -> int:
@@ -25,22 +25,6 @@ def gpus() -> list[str]:
     count = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[:count] if visible else [str(index) for index in range(count)]
-
-
-def free_memory_mib() -> int | None:
-    """Memory that new processes could take, in MiB: the system's, or what the control group leaves; None if unknown."""
-    free = []
-    meminfo = Path("/proc/meminfo")
-    for line in meminfo.read_text().splitlines() if meminfo.is_file() else ():
-        if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) // 1024)
-    for folder, limit, used in (
-        *((folder, "memory.max", "memory.current") for folder in _control_groups("")),
-        *((folder, "memory.limit_in_bytes", "memory.usage_in_bytes") for folder in _control_groups("memory")),
-    ):
-        if (most := _number(folder / limit)) is not None and (taken := _number(folder / used)) is not None:
-            free.append(max(0, most - taken) // 2**20)
-    return min(free, default=None)
 
 
 def kills_for_memory() -> int | None:
@@ -69,29 +53,11 @@ def death(exitcode: int | None, kills_before: int | None, kills_after: int | Non
 
 def _cpu_quota() -> float | None:
     quotas = []
-    for folder in _control_groups(""):
+    for folder in control_groups(""):
         if (folder / "cpu.max").is_file():
             most, period = (folder / "cpu.max").read_text().split()
             quotas += [int(most) / int(period)] if most.isdecimal() else []
-    for folder in _control_groups("cpu"):
-        most, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    for folder in control_groups("cpu"):
+        most, period = number_in(folder / "cpu.cfs_quota_us"), number_in(folder / "cpu.cfs_period_us")
         quotas += [most / period] if most and period else []
     return min(quotas, default=None)
-
-
-def _control_groups(controller: str) -> Iterator[Path]:
-    """The folders of this process's control group and of those above it: version 1's of `controller`, or version 2's
-    ("")."""
-    listed = Path("/proc/self/cgroup")
-    for line in listed.read_text().splitlines() if listed.is_file() else ():
-        _, names, path = line.split(":", 2)
-        if controller in names.split(","):
-            root = CGROUPS / controller
-            inner = root / path.lstrip("/")
-            yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root) and folder.is_dir())
-
-
-def _number(path: Path) -> int | None:
-    """The natural number in a file; None for a file that is not there, or that says there is no limit."""
-    text = path.read_text().strip() if path.is_file() else ""
-    return int(text) if text.isdecimal() else None

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..training import memory
 from ..training.checkpoint import is_locked, write_json
 from . import machine
 from .board import Board, duration
@@ -240,7 +241,7 @@ class Sweep:
     def _warned_of_memory(self, places: list[Slot]) -> bool:
         """Say so if the workers will need more memory than there is; whether it is known what they need."""
         peaks = [peak for job in self._pending if (peak := self._pace.memory_mib(job))]
-        free, count = machine.free_memory_mib(), len(places) - len(self._running)
+        free, count = memory.free_mib(), len(places) - len(self._running)
         if not peaks or free is None or places[0].environment:  # on a GPU a row tells the GPU's memory
             return not self._pending
         if count * max(peaks) > free:
