@@ -2,13 +2,13 @@
 
 import math
 import sys
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import nbformat
 import pytest
 import torch
 
-from bnc_repro.pages import play
+from bnc_repro.pages import notebook, play
 
 
 @pytest.mark.parametrize("shape", play.SHAPES)
@@ -45,18 +45,39 @@ def test_the_toy_learns_the_right_way_up_and_not_upside_down():
     assert play.train(play.Drawn())[0] == losses
 
 
-def test_sliders_redraw_and_are_no_need(monkeypatch):
-    """Without ipywidgets a sentence; with it each slider's name is a setting of the picture."""
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    assert "pip install ipywidgets" in str(play.sliders())
+def test_sliders_redraw_the_picture_of_their_setting(monkeypatch):
+    """The widget draws once as it stands, then at each change, with the values of all three."""
     drawn = []
-    widgets = SimpleNamespace(
-        interactive=lambda redraw, **sliders: redraw(**sliders),
-        FloatSlider=lambda value, min, max, **rest: value,
-        ToggleButtons=lambda options: options[1],
-    )
-    monkeypatch.setitem(sys.modules, "ipywidgets", widgets)
     monkeypatch.setattr(play, "picture", lambda **setting: drawn.append(setting))
     monkeypatch.setattr(plt, "show", lambda: None)
-    play.sliders()
-    assert drawn == [{"slope": 1.0, "clip": 1.0, "shape": "triangle"}]
+    widget = play.sliders()
+    slope, clip, shape = widget.children[:3]
+    shape.value = "triangle"
+    slope.value, clip.value = 9.0, 0.0  # beyond their ends
+    assert drawn[0] == {"slope": 1.0, "clip": 1.0, "shape": play.SHAPES[0]}
+    assert drawn[-1] == {"slope": 4.0, "clip": 0.1, "shape": "triangle"}
+    assert len(drawn) == 4
+
+
+def test_sliders_are_no_need(monkeypatch):
+    """Without ipywidgets a sentence that says what to install."""
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert "pip install 'bnc_repro[notebooks]'" in str(play.sliders())
+
+
+def test_a_page_has_a_sentence_in_the_place_of_widgets(tmp_path):
+    """What is left of an executed notebook with sliders names no widget that nobody can draw."""
+    cell = nbformat.v4.new_code_cell("import ipywidgets\nipywidgets.FloatSlider()")
+    parameters = nbformat.v4.new_code_cell('profile = "sample"', metadata={"tags": ["parameters"]})
+    source, target = tmp_path / "source.ipynb", tmp_path / "target.ipynb"
+    language = {"language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, cell], metadata=language), source)
+    notebook.run_cells(source, target, "00-binarizing-by-classification", "sample")
+    executed = nbformat.read(target, 4)
+    (output,) = executed.cells[-1].outputs
+    assert list(output.data) == ["text/plain"]
+    assert "in JupyterLab" in output.data["text/plain"]
+    assert "widgets" not in executed.metadata
+    page = notebook.write_html(target).read_text()
+    assert "widget-view" not in page
+    assert "html-manager" not in page

@@ -26,6 +26,7 @@ STAGES = {
 REPORTED = tuple(name for name in STAGES if name != "05-your-own-model")
 # Tags of cells: one that trains what the clone's runs lack, and says so; one that needs a trained network.
 TRAINS, CHECKPOINT = "trains", "checkpoint"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def execute(name: str, profile: str) -> Path:
@@ -70,6 +71,21 @@ def run_cells(source: Path, target: Path, name: str, profile: str) -> None:
         autosave_cell_every=60,
         progress_bar=False,
     )
+    _still(target)
+
+
+def _still(target: Path) -> None:
+    """Put a sentence in the place of an executed notebook's widgets: without the kernel that made them they are an
+    error in JupyterLab, and a page would fetch their code from elsewhere."""
+    import nbformat
+
+    executed = nbformat.read(target, 4)
+    executed.metadata.pop("widgets", None)
+    for cell in executed.cells:
+        for output in cell.get("outputs", ()):
+            if output.get("data", {}).pop(WIDGET, None):
+                output.data["text/plain"] = "Run this cell in JupyterLab: its sliders need a kernel."
+    nbformat.write(executed, target)
 
 
 def write_html(target: Path) -> Path:

@@ -108,7 +108,7 @@ def sliders() -> object:
     try:
         ipywidgets = import_module("ipywidgets")
     except ModuleNotFoundError:
-        return "sliders need ipywidgets: python -m pip install ipywidgets, then run this cell again"
+        return "sliders need ipywidgets: pip install 'bnc_repro[notebooks]', then run this cell again"
 
     def redraw(**setting) -> None:
         picture(**setting)
