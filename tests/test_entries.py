@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bnc_repro.__main__ import parser
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -41,6 +43,44 @@ print(sys.modules["bnc_repro"].__file__)
 def test_the_hub_names_the_models_that_there_are(tmp_path):
     done = hub("load('packed', name='sample/none')", tmp_path)
     assert "there is no packed network sample/none; known: sample/fashion-mnist-" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "sweep linear_vs_soft --engine slurm --hours 2",
+            "--hours means nothing here: a cluster's jobs end by --slurm",
+        ),
+        ("sweep linear_vs_soft --slurm time=5", "--slurm means nothing here: .* say --engine slurm too"),
+        ("predict model.pt picture.png --above 0", "--above means nothing here: .* say --draw FILE.png too"),
+        ("data state coco_pose --kind coco", "--kind means nothing here: an experiment's recipes say"),
+        ("data check . --profile small", "--profile means nothing here: `data check` takes a folder"),
+        ("data check . --target here", "--target means nothing here"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(words, sentence):
+    """Before anything is read."""
+    options = parser().parse_args(words.split())
+    with pytest.raises(ValueError, match=sentence):
+        options.function(options)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "draw a b c --count 0",
+        "draw a b c --above nan",
+        "predict a b --above 1.5",
+        "same-digits --seeds 0",
+        "tune x --hours 0",
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(words, capsys):
+    """By argparse, which names the option."""
+    with pytest.raises(SystemExit):
+        parser().parse_args(words.split())
+    assert f"argument {words.split()[-2]}: '{words.split()[-1]}' must be a " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])

@@ -42,6 +42,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def score(text: str) -> float:
+    """A score of a joint."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a score from 0 to 1, for instance 0.2")
+    return number
+
+
 def seed_or_all(text: str) -> int | str:
     """A seed, or the word that means every seed of the profile."""
     if text != "all" and not text.isdecimal():
@@ -119,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     guess.add_argument("--detections", type=Path, help="people: a detector's file, pictures called by their image ids")
     guess.add_argument("--results", type=Path, help="also write people to this results file in COCO's form")
     guess.add_argument("--draw", type=Path, metavar="FILE.png", help="also draw people on their pictures")
-    guess.add_argument("--above", type=float, default=0.2, help="draw joints with a score above this one, 0.2")
+    guess.add_argument("--above", type=score, help="draw joints with a score above this one, 0.2")
     for name, function in (
         ("pack", commands.pack_command),
         ("benchmark", commands.benchmark_command),
@@ -141,13 +152,13 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("folder", type=Path, help="the data set, with annotations/ and the split's pictures")
     draw.add_argument("picture", type=Path, help="the PNG to write")
     draw.add_argument("--split", default="val2017")
-    draw.add_argument("--above", type=float, default=0.2, help="joints with a score above this one, 0.2")
-    draw.add_argument("--count", type=int, default=12, help="so many pictures")
+    draw.add_argument("--above", type=score, default=0.2, help="joints with a score above this one, 0.2")
+    draw.add_argument("--count", type=positive, default=12, help="so many pictures")
     data = command("data", commands.data_command)
     data.add_argument("action", choices=("check", "state"))
     data.add_argument("what", help="a folder to check, or an experiment")
-    data.add_argument("--profile", default="sample", choices=PROFILES)
-    data.add_argument("--kind", choices=("imagefolder", "coco"))
+    data.add_argument("--profile", choices=PROFILES, help="of `state`, sample")
+    data.add_argument("--kind", choices=("imagefolder", "coco"), help="of `check`, what the folder looks like")
     data.add_argument("--target", help="the file that `state` writes")
     names = command("list", commands.list_command)
     names.add_argument("what", nargs="?", default="rows", choices=("binarizers", "networks", "experiments", "rows"))
@@ -163,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
     settings.add_argument("--profile", default="sample", choices=PROFILES)
     same = command("same-digits", commands.same_digits_command)
     same.add_argument("--profile", action="append", choices=PROFILES, help="all that have published rows")
-    same.add_argument("--seeds", type=int, default=1, help="so many seeds of each arm of the sample")
+    same.add_argument("--seeds", type=positive, default=1, help="so many seeds of each arm of the sample")
     command("stale", commands.stale_command)
     published = command("publish", commands.publish_command)
     published.add_argument("--remove", action="store_true", help="also remove published rows of no arm and seed")

@@ -24,6 +24,13 @@ def extra_with(module: str | None) -> str | None:
     return None
 
 
+def _refuse_idle(options: argparse.Namespace, *names: str, because: str) -> None:
+    """Raise ValueError for an option that the user gave and that would change nothing."""
+    for name in names:
+        if getattr(options, name) not in (None, []):
+            raise ValueError(f"--{name} means nothing here: {because}")
+
+
 def run_command(options: argparse.Namespace) -> None:
     """One run, or one for each of the profile's arms and seeds; the path of the last row is the last line printed."""
     from .run import folder_of, run
@@ -69,6 +76,10 @@ def sweep_command(options: argparse.Namespace) -> None:
     """
     from .recipe import expansion
 
+    if options.engine == "slurm":
+        _refuse_idle(options, "hours", because="a cluster's jobs end by --slurm time=MINUTES")
+    else:
+        _refuse_idle(options, "slurm", because="it sets sbatch's options; say --engine slurm too, or leave it out")
     arms = None if options.arm in (None, ["all"]) else options.arm
     seeds = None if options.seed in (None, ["all"]) else options.seed
     settings = parse_settings(options.set)
@@ -135,6 +146,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 def predict_command(options: argparse.Namespace) -> None:
     """A line of JSON per picture, of a checkpoint or a packed file."""
+    if not options.draw:
+        _refuse_idle(options, "above", because="it chooses the joints of a drawing; say --draw FILE.png too")
     if options.box or options.detections or options.draw or options.results:
         _predict_people(options)
         return
@@ -166,7 +179,8 @@ def _predict_people(options: argparse.Namespace) -> None:
     if options.draw:
         from .evidence import drawing
 
-        drawing.predictions(pictures, by_picture, model.skeleton, options.above, boxes).savefig(options.draw, dpi=120)
+        above = 0.2 if options.above is None else options.above
+        drawing.predictions(pictures, by_picture, model.skeleton, above, boxes).savefig(options.draw, dpi=120)
         print(options.draw)
 
 
@@ -208,10 +222,12 @@ def draw_command(options: argparse.Namespace) -> None:
 def data_command(options: argparse.Namespace) -> None:
     """`check` says what is wrong with a folder; `state` writes for stages what the folders of an experiment hold."""
     if options.action == "state":
+        _refuse_idle(options, "kind", because="an experiment's recipes say what its folders hold")
         from .pages import stages
 
-        print(stages.write_state(options.what, options.profile, options.target))
+        print(stages.write_state(options.what, options.profile or "sample", options.target))
         return
+    _refuse_idle(options, "profile", "target", because="`data check` takes a folder; they are of `data state`")
     from .images import manifest
     from .images.check import check_images
     from .poses.check import check_keypoints

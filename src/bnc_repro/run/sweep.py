@@ -202,7 +202,7 @@ class Sweep:
             if kind == "warning":
                 self._board.line(f"{job.name}: {text}", warning=True)
             elif kind == "progress":
-                slot.text = f"{job.name}: {text}"
+                slot.text = f"{job.name}: {'trains' if job.folder.name in text else text}"  # a run begins with its name
                 self._trained.add(job.folder)
             else:
                 outcome = BUSY if kind == "busy" else text
