@@ -8,7 +8,7 @@ import yaml
 from scipy import stats
 
 from bnc_repro.evidence import hypotheses, judgement, statistics, verdict
-from bnc_repro.evidence.rows import published
+from bnc_repro.evidence.rows import published, sets
 from bnc_repro.recipe.clone import project_root
 from runs_of_known_effect import ablation
 
@@ -202,12 +202,12 @@ def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
 
     def keys(values: dict) -> tuple:
         """What tells arms apart, of a recipe or of an arm of params.yaml."""
-        plain = {"optimizer": "adam", "preset": "fixed", "block": "bireal", "gates": 0.0} | values
-        return tuple(plain[key] for key in ("weight_binarizer", "optimizer", "preset", "block", "gates"))
+        plain = section["recipe"] | {"optimizer": "adam", "preset": "fixed", "block": "bireal", "gates": 0.0} | values
+        return tuple(plain[key] for key in ("weight_binarizer", "optimizer", "preset", "block", "gates", "epochs"))
 
     own, seeds, what = {}, {}, {}
     for name, arm in section["arms"].items():
-        place = arm.get("optimizer", "adam"), arm.get("block", "bireal")
+        place = arm.get("optimizer", "adam"), arm.get("block", "bireal"), arm.get("scale", "")
         if not name.endswith("-common"):
             own[*place, arm["estimator"]] = arm["learning_rate"]
         what[*place, arm["estimator"]] = keys(arm)
@@ -224,7 +224,9 @@ def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
         return np.mean([first[seed] - second[seed] for seed in first]), interval.low, interval.high, result.pvalue
 
     tests = judgement.tests(published("small", "linear_vs_soft"))
-    above, below, compared = [], [], 0
+    scales = {test.place.scale for test in tests}
+    families: dict = {scale: {"holm_above": [], "holm_below": [], "tests": []} for scale in scales}
+    compared = 0
     for test in tests:
         place, p_above, p_below = test.place[1:], [], []
         for rival, pair in test.pairs.items():
@@ -238,13 +240,34 @@ def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
             assert pair.at_common is not None
             assert [pair.at_common.mean, pair.at_common.low, pair.at_common.high] == pytest.approx(interval)
             compared += 1
-        above.append(max(p_above))
-        below.append(min(1.0, len(p_below) * min(p_below)))
-    for values_, printed in ((above, "holm_above"), (below, "holm_below")):
-        order = np.argsort(values_)
-        steps = [min(1.0, (len(values_) - i) * values_[index]) for i, index in enumerate(order)]
-        for index, value in zip(order, np.maximum.accumulate(steps), strict=True):
-            assert getattr(tests[index], printed) == pytest.approx(value)
+        family = families[test.place.scale]
+        family["tests"].append(test)
+        family["holm_above"].append(max(p_above))
+        family["holm_below"].append(min(1.0, len(p_below) * min(p_below)))
+    for family in families.values():
+        for printed in ("holm_above", "holm_below"):
+            order = np.argsort(family[printed])
+            steps = [min(1.0, (len(order) - i) * family[printed][index]) for i, index in enumerate(order)]
+            for index, value in zip(order, np.maximum.accumulate(steps), strict=True):
+                assert getattr(family["tests"][index], printed) == pytest.approx(value)
     # Two linear ones with five hand-made ones and mlp with linear under Adam, linear with four and mlp with linear
-    # under SGD, linear with ste on ReactNet's blocks.
-    assert compared == 2 * 5 + 1 + 4 + 1 + 1
+    # under SGD, linear with ste on ReactNet's blocks, and with three on all images.
+    assert compared == 2 * 5 + 1 + 4 + 1 + 1 + 3
+
+
+def test_a_scale_of_its_own_answers_nothing_and_weighs_on_no_claim():
+    """Rows of a larger size are a condition with a family of its own: the other claims keep their Holm values, the
+    title does not hear of it, and data sets are grouped by it."""
+    contest = ablation({"ste": values(80, seed=1), "linear": values(82, seed=2), "mlp": values(82.1, seed=3)})
+    large = [row | {"scale": "all images"} for row in ablation({"ste": values(90, 3, seed=4), "linear": [80, 81, 82]})]
+    rows = [row | {"recipe": row["recipe"] | {"data": {"root": "d"}}, "profile": "small"} for row in [*contest, *large]]
+    assert list(judgement.conditions(rows)) == ["", "all images"]
+    alone, together = judgement.tests(rows[: len(contest)]), judgement.tests(rows)
+    for before, after in zip(alone, together, strict=False):
+        assert (before.holm_above, before.holm_below) == (after.holm_above, after.holm_below)
+    assert together[-1].verdict == "not judged"
+    assert verdict.title(rows) == verdict.title(rows[: len(contest)])
+    assert [line.condition for line in judgement.over_conditions(together)] == ["adam", "weights"]
+    assert [len(group) for group in sets(rows)] == [len(contest), len(large)]
+    shown = verdict.table([], [], rows)["measured"]
+    assert sum("d, all images" in line for line in shown) == 1

@@ -5,7 +5,6 @@ import pandas as pd
 from ..recipe.parameters import PLACEMENTS
 from . import statistics
 from .judgement import (
-    BLOCK,
     LEVEL,
     OPTIMIZERS,
     OverConditions,
@@ -23,6 +22,7 @@ from .judgement import (
     over_conditions,
     paired,
     pairs_of,
+    place_of,
     tests,
 )
 from .rows import UNITS, by_arm
@@ -30,7 +30,6 @@ from .statistics import Estimate
 from .tables import plain
 
 __all__ = [
-    "BLOCK",
     "LEVEL",
     "OPTIMIZERS",
     "PLACEMENTS",
@@ -46,6 +45,7 @@ __all__ = [
     "over_conditions",
     "paired",
     "pairs_of",
+    "place_of",
     "ranking",
     "said_of_identical",
     "said_of_reach",

@@ -6,8 +6,9 @@ an intersection-union test (Berger 1982): its p is the largest of the rivals', n
 The other way round, "below one of them", is corrected for it (Bonferroni). Over the claims of one family, H1, H2 and H5
 in every condition, Holm's procedure is applied, both ways.
 
-A row names its estimator and its placement; a condition is a placement under an optimizer on one kind of block, and
-arms of one condition are compared with each other. Whatever diverged in a run cannot be above anything; pairs are those
+A row names its estimator, its placement and, where it is not the contest's own, its scale; a condition is a placement
+under an optimizer on one kind of block at one scale, and arms of one condition are compared with each other. Each scale
+has a family of its own. Whatever diverged in a run cannot be above anything; pairs are those
 that both finished.
 
 Learning rates: an estimator may have rows at its own best rate and at one rate common to all of its condition. An
@@ -16,6 +17,7 @@ effect between unequal rates may be the rates'. It is decided only if it shows a
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..recipe.parameters import PLACEMENTS
 from ..recipe.schema import LEARNT, Recipe, learnt
@@ -37,10 +39,35 @@ OTHER_MARGIN = 0.005  # of AP and PCK
 FLAT = 1e-5  # a derivative that varies by less, relative to its largest value, is a constant in float32
 
 
+class Place(NamedTuple):
+    """What arms must share to be compared."""
+
+    placement: str
+    optimizer: str
+    block: str
+    scale: str
+
+    @property
+    def answers(self) -> bool:
+        """Whether claims are judged here for the title: on Bi-Real's blocks at the contest's own scale."""
+        return (self.block, self.scale) == (BLOCK, "")
+
+    @property
+    def words(self) -> list[str]:
+        """Each part as a condition is called by it; those that no condition names are empty."""
+        return ["" if part == BLOCK else part for part in self]
+
+
+def place_of(row: dict) -> Place:
+    """Where a row's arm is compared."""
+    recipe = row["recipe"]
+    return Place(row["placement"], recipe["optimizer"], recipe.get("block", BLOCK), row.get("scale", ""))
+
+
 def conditions(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of each condition at every estimator's own rate, with the estimator as their arm. A condition is called
     by what differs between the rows: the placement, the optimizer, both ("weights-adam") or, where there is only one,
-    nothing (""); and by its blocks where they are not Bi-Real's ("adam-reactnet")."""
+    nothing (""); by its blocks where they are not Bi-Real's ("adam-reactnet"), and by its scale."""
     return {condition: _at_own_rates(condition_rows) for condition, condition_rows in _by_condition(rows).items()}
 
 
@@ -60,17 +87,13 @@ def _at_common_rate(rows: list[dict]) -> list[dict]:
 
 
 def _by_condition(rows: list[dict]) -> dict[str, list[dict]]:
-    places = {_place(row) for row in rows}
-    differ = [axis for axis in (0, 1, 2) if len({condition_of_row[axis] for condition_of_row in places}) > 1]
+    words = [place_of(row).words for row in rows]
+    differ = [axis for axis, parts in enumerate(zip(*words, strict=True)) if len(set(parts)) > 1]
     by_condition: dict[str, list[dict]] = {}
-    for row in rows:
-        condition = "-".join(_place(row)[axis] for axis in differ if _place(row)[axis] != BLOCK)
+    for row, parts in zip(rows, words, strict=True):
+        condition = "-".join(parts[axis] for axis in differ if parts[axis])
         by_condition.setdefault(condition, []).append(row | {"arm": row["estimator"]})
     return by_condition
-
-
-def _place(row: dict) -> tuple[str, str, str]:
-    return row["placement"], row["recipe"]["optimizer"], row["recipe"].get("block", BLOCK)
 
 
 def _rate(row: dict) -> float:
@@ -223,7 +246,7 @@ class Test:
     name: str
     text: str
     condition: str
-    place: tuple[str, str, str]  # placement, optimizer and block
+    place: Place
     arm: str
     pairs: dict[str, Pair]  # by rival
     left_out: list[str]  # rivals without two pairs
@@ -284,7 +307,7 @@ def tests(rows: list[dict]) -> list[Test]:
     """H1, H2 and H5 in every condition, each tested and judged."""
     judged = []
     for condition, condition_rows in conditions(rows).items():
-        lost, headline, place = diverged(condition_rows), condition_rows[0]["headline"], _place(condition_rows[0])
+        lost, headline, place = diverged(condition_rows), condition_rows[0]["headline"], place_of(condition_rows[0])
         for name, text, arm in CLAIMS:
             rivals = ["linear"] if name == "H2" else hand_made(condition_rows)
             if arm not in lost or not set(rivals) & lost.keys():
@@ -300,10 +323,12 @@ def tests(rows: list[dict]) -> list[Test]:
             judged.append(
                 Test(name, text, condition, place, arm, pairs, left_out, lost[arm], headline, p_above, p_below)
             )
-    for test, value in zip(judged, statistics.holm([test.p_above for test in judged]), strict=True):
-        test.holm_above = value
-    for test, value in zip(judged, statistics.holm([test.p_below for test in judged]), strict=True):
-        test.holm_below = value
+    for scale in {test.place.scale for test in judged}:
+        family = [test for test in judged if test.place.scale == scale]
+        for test, value in zip(family, statistics.holm([test.p_above for test in family]), strict=True):
+            test.holm_above = value
+        for test, value in zip(family, statistics.holm([test.p_below for test in family]), strict=True):
+            test.holm_below = value
     return judged
 
 
@@ -324,8 +349,8 @@ def over_conditions(judged_tests: list[Test]) -> list[OverConditions]:
     a condition is missing, else undecided."""
     judged = {}
     for test in judged_tests:
-        if test.name == "H1" and test.place[2] == BLOCK:
-            judged[test.place[:2]] = test.verdict
+        if test.name == "H1" and test.place.answers:
+            judged[test.place.placement, test.place.optimizer] = test.verdict
     lines = []
     for name, text, axis, wanted in (
         ("H3", "H1 for weights, activations and both", 0, PLACEMENTS),

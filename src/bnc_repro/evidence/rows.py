@@ -66,10 +66,10 @@ def by_arm(rows: Iterable[dict], metric: str | None = None) -> dict[str, dict[in
 
 
 def sets(rows: list[dict]) -> list[list[dict]]:
-    """The rows of each data set, which are compared with each other and with no other's."""
-    by_data: dict[str, list[dict]] = {}
+    """The rows of each data set at each scale, which are compared with each other and with no other's."""
+    by_data: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
-        by_data.setdefault(row["recipe"]["data"]["root"], []).append(row)
+        by_data.setdefault((row["recipe"]["data"]["root"], row.get("scale", "")), []).append(row)
     return list(by_data.values())
 
 

@@ -45,6 +45,7 @@ BESIDE = {
     "arm",
     "estimator",
     "placement",
+    "scale",
     "processes",
 }
 TIMES = ("seconds", "cpu_seconds")  # of each epoch too

@@ -80,7 +80,7 @@ def table(
             why = f": {test.reason}" if test.reason else ""
             line("linear", "above each", f"{where}{numbers}", f"{WORDS[test.verdict]} at this scale{why}")
     for condition, rows in hypotheses.conditions(ablation).items():
-        if rows[0]["recipe"].get("block", hypotheses.BLOCK) != hypotheses.BLOCK:
+        if not hypotheses.place_of(rows[0]).answers:
             continue
         where = ", ".join(filter(None, (_data(rows), condition))) + ": "
         rivals = hypotheses.hand_made(rows) if "mlp" in by_arm(rows) else []
@@ -122,7 +122,7 @@ def title(rows: list[dict]) -> str:
         "not judged": f"the learnt linear function against each hand-made one is shown, {hypotheses.FEW_SEEDS}",
     }
     for test in hypotheses.tests(rows):
-        if test.name != "H1" or not test.estimates or test.place[2] != hypotheses.BLOCK:
+        if test.name != "H1" or not test.estimates or not test.place.answers:
             continue
         rival, headline = hypotheses.hardest(test), test.headline
         condition_rows, seeds = hypotheses.conditions(rows)[test.condition], counts[test.condition]
@@ -250,4 +250,5 @@ def _estimators(rows: list[dict]) -> dict[str, str]:
 
 
 def _data(rows: list[dict]) -> str:
-    return rows[0]["recipe"]["data"]["root"].rstrip("/").rpartition("/")[2]
+    name = rows[0]["recipe"]["data"]["root"].rstrip("/").rpartition("/")[2]
+    return ", ".join(filter(None, (name, rows[0].get("scale"))))

@@ -72,9 +72,10 @@ def _grid_section(experiment: str, profile: str) -> dict:
 
 def arms_with_grids(experiment: str, profile: str) -> list[str]:
     """The arms that a tuning runs unless it is told which: those whose optimizer has a grid, under the preset `fixed`,
-    on Bi-Real blocks. Arms of another preset or block have the rate of their estimator."""
+    on Bi-Real blocks, at the section's own scale. Other arms have the rate of their estimator."""
     grids = tuned(experiment, profile).get("learning_rates", {})
-    recipes = {arm: recipe_of(experiment, profile, arm) for arm in experiment_section(experiment, profile)["arms"]}
+    arms = experiment_section(experiment, profile)["arms"]
+    recipes = {arm: recipe_of(experiment, profile, arm) for arm, changes in arms.items() if "scale" not in changes}
     return [
         arm
         for arm, recipe in recipes.items()

@@ -13,7 +13,7 @@ from .schema import EXPERIMENTS, Recipe
 
 SECTION = ("seeds", "recipe", "arms")
 GRID = ("seeds", "validation", "learning_rates")
-ARM_FIELDS = ("estimator", "placement", "seeds")
+ARM_FIELDS = ("estimator", "placement", "scale", "seeds")
 PLACEMENTS = ("weights", "activations", "both")
 OF_THE_RUN = ("experiment", "profile", "seed")  # keys of a recipe that no section says
 

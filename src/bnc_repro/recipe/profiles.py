@@ -51,8 +51,14 @@ def seeds_of(arm: dict, seeds: list[int]) -> list[int]:
 
 def arm_fields(name: str, changes: dict) -> dict[str, str]:
     """What a row says of its arm beside the recipe: `arm`, its `estimator` (the arm's own name unless params.yaml says
-    another) and the operand it stands for, `placement`: weights (unless said otherwise), activations or both."""
-    return {"arm": name, "estimator": changes.get("estimator", name), "placement": changes.get("placement", "weights")}
+    another), the operand it stands for, `placement`: weights (unless said otherwise), activations or both, and its
+    `scale`, where that is not the one of the other arms."""
+    fields = {
+        "arm": name,
+        "estimator": changes.get("estimator", name),
+        "placement": changes.get("placement", "weights"),
+    }
+    return fields | ({"scale": changes["scale"]} if "scale" in changes else {})
 
 
 def without_arm_fields(changes: dict) -> dict:
