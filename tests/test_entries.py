@@ -40,6 +40,18 @@ print(sys.modules["bnc_repro"].__file__)
     assert Path(file).is_relative_to(ROOT / "src")
 
 
+def test_a_packed_model_starts_without_the_compiler_and_the_fingerprints():
+    """What takes seconds to import, and what no inference needs, stays away: torch's compiler, the code of runs."""
+    code = """
+import sys, torch, bnc_repro
+bnc_repro.load("sample/fashion-mnist-binary")(torch.zeros(1, 1, 28, 28))
+heavy = ("torch._dynamo", "torch._inductor", "bnc_repro.run.code", "torchvision", "pandas", "matplotlib")
+print(sorted(set(heavy) & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip().endswith("[]")
+
+
 def test_the_hub_names_the_models_that_there_are(tmp_path):
     done = hub("load('packed', name='sample/none')", tmp_path)
     assert "there is no packed network sample/none; known: sample/fashion-mnist-" in done.stderr.splitlines()[-1]

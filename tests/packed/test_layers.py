@@ -134,6 +134,12 @@ def test_operators_pass_opcheck():
         torch.library.opcheck(function, arguments, keywords)
 
 
+def test_a_backward_pass_is_refused_with_the_remedy():
+    x = noise(2, 3, 12, 12).requires_grad_()
+    with pytest.raises(RuntimeError, match="has no gradient: train the network that it was packed from"):
+        model_with_both()(x).sum().backward()
+
+
 def test_layers_are_modules_like_any_other():
     import io
 

@@ -28,6 +28,26 @@ def kernels_at_hand() -> None:
         ) from error
 
 
+def as_operator(schema: str) -> Callable[[Callable], Callable]:
+    """Makes an operator of torch, bnc_repro::<schema>, of what computes it on a CPU; `torch.export` and `torch.compile`
+    take it as one step. A backward pass through it raises RuntimeError.
+
+    `torch.library.custom_op` would do the same and import the compiler at the first call, a second or more.
+    """
+    name = f"bnc_repro::{schema.partition('(')[0]}"
+
+    def no_gradient(context: object, *gradients: object) -> None:
+        raise RuntimeError(f"{name} has no gradient: train the network that it was packed from")
+
+    def registered(compute: Callable) -> Callable:
+        torch.library.define(name, schema.partition(name.rpartition(":")[2])[2], tags=torch.Tag.pt2_compliant_tag)
+        torch.library.impl(name, "CPU", compute)
+        torch.library.register_autograd(name, no_gradient)
+        return getattr(torch.ops.bnc_repro, name.rpartition(":")[2]).default
+
+    return registered
+
+
 def chosen(kernel: str | None) -> tuple[str, str]:
     """The kernel that serves this processor best, or the one that is asked for, and why."""
     from .lanes import HOST
@@ -36,7 +56,7 @@ def chosen(kernel: str | None) -> tuple[str, str]:
         if kernel not in KERNELS:
             raise ValueError(f"unknown kernel {kernel!r}; known: {', '.join(KERNELS)}")
         if kernel == "tables" and not HOST.avx2:
-            raise ValueError(f"kernel 'tables' needs AVX2, which {HOST.name} lacks; take 'counts', which runs anywhere")
+            raise ValueError(f"kernel 'tables' needs AVX2, which {HOST.name} lacks; take 'popcount', it runs anywhere")
         return kernel, "as asked for"
     if HOST.counts_bits:
         return "popcount", f"{HOST.name} counts the bits of eight words in one instruction"

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
-from .engine import kernels_at_hand, shared_out
+from .engine import as_operator, kernels_at_hand, shared_out
 from .packing import fold, negative_and_scale, why_float
 
 
@@ -148,14 +148,14 @@ def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
             setattr(parent, str(node.target).rpartition(".")[2], nn.Identity())
 
 
-@torch.library.custom_op("bnc_repro::packed_conv2d", mutates_args=())
+@as_operator("packed_conv2d(Tensor x, Tensor bits, Tensor scale, Tensor shift, int[] geometry) -> Tensor")
 def packed_conv2d(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
     """scale (signs of x * weights) + shift: x (N, C, H, W) -> (N, O, H', W') in channels_last; geometry: kernel,
     stride, padding."""
     return _prepared(x, bits, scale, shift, geometry)(x)
 
 
-@packed_conv2d.register_fake
+@torch.library.register_fake(packed_conv2d)
 def _(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
     kernel, stride, padding = geometry
     height, width = ((n + 2 * padding - kernel) // stride + 1 for n in x.shape[2:])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..layers.inspect import evaluating
 from .description import described, plan_from
-from .engine import Engine, chosen, kernels_at_hand
+from .engine import Engine, as_operator, chosen, kernels_at_hand
 from .layers import pack_layers
 from .packing import Plan, plan_of
 
@@ -202,13 +202,13 @@ def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[floa
     return ((outputs - expected).abs().amax() / expected.abs().amax()).item(), ties
 
 
-@torch.library.custom_op("bnc_repro::packed_network", mutates_args=())
+@as_operator("packed_network(Tensor images, Tensor bits, Tensor floats, str description, str kernel) -> Tensor")
 def packed_network(images: Tensor, bits: Tensor, floats: Tensor, description: str, kernel: str) -> Tensor:
     """A whole packed network, (N, C, H, W) -> (N, ...); the rest as `description.described` writes it."""
     return _engine(bits, floats, description, kernel)(images)
 
 
-@packed_network.register_fake
+@torch.library.register_fake(packed_network)
 def _(images: Tensor, bits: Tensor, floats: Tensor, description: str, kernel: str) -> Tensor:
     return images.new_empty(len(images), *json.loads(description)["output"])
 

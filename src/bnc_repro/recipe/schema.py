@@ -131,6 +131,16 @@ class Recipe:
     pose: Pose = field(default_factory=Pose)
 
 
+def missing_data(recipe: Recipe) -> str:
+    """The sentence for a data folder that is not there: what is expected, in which layout, how to get it."""
+    folder = recipe.data.folder if recipe.data.root else "an empty path"
+    return (
+        f"the {recipe.profile} profile of {recipe.experiment} finds no data in {folder}: it expects "
+        f"{EXPECTED[recipe.data.kind]}. Name the folder with --set data.root=FOLDER, or for a whole profile "
+        "with DATA=FOLDER on make's line"
+    )
+
+
 def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping]]:
     """Every key of a recipe with its value and its bounds, as in ("data.root", "", {})."""
     for entry in fields(values):

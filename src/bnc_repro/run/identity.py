@@ -10,7 +10,7 @@ from ..binarizers.registry import own_file
 from ..images import manifest
 from ..recipe.build import recipe_identity
 from ..recipe.clone import project_root
-from ..recipe.schema import EXPECTED, Recipe
+from ..recipe.schema import Recipe, missing_data
 from .code import DIGITS, SOURCES
 
 
@@ -44,16 +44,6 @@ def folder_of(recipe: Recipe, runs: Path | None = None, data: str | None = None)
     """runs/<profile>/<experiment>/<fingerprint>. Raises ValueError as `fingerprints` does."""
     fingerprint = run_fingerprint(fingerprints(recipe, data))
     return (runs or project_root() / "runs") / recipe.profile / recipe.experiment / fingerprint
-
-
-def missing_data(recipe: Recipe) -> str:
-    """The sentence for a data folder that is not there: what is expected, in which layout, how to get it."""
-    folder = recipe.data.folder if recipe.data.root else "an empty path"
-    return (
-        f"the {recipe.profile} profile of {recipe.experiment} finds no data in {folder}: it expects "
-        f"{EXPECTED[recipe.data.kind]}. Name the folder with --set data.root=FOLDER, or for a whole profile "
-        "with DATA=FOLDER on make's line"
-    )
 
 
 def recipe_fingerprint(identity: dict) -> str:

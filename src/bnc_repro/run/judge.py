@@ -9,10 +9,9 @@ from torch import nn
 
 from ..binarizers.registry import own_file
 from ..recipe.build import make_recipe
-from ..recipe.schema import Recipe
+from ..recipe.schema import Recipe, missing_data
 from ..training import checkpoint
 from ..training.task import on_device
-from .identity import missing_data
 from .tasks import task_module
 
 
