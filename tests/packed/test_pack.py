@@ -194,6 +194,33 @@ def test_what_is_not_of_the_registry_is_packed_layer_by_layer():
         assert any(isinstance(module, BinaryConv2d) for module in model.modules()), "the model is packed in place"
 
 
+def test_a_packed_model_is_called_without_no_grad_too():
+    """A shortcut added in place, as torchvision's and timm's blocks do, behind a float layer that used to learn."""
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.conv, self.head = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 2, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            y = self.conv(x)
+            y += x
+            return self.head(y)
+
+    torch.manual_seed(0)
+    model = Residual()
+    binarize(model, **BINARY)
+    packed, images = pack(model.eval(), (12, 12)), noise(1, 3, 12, 12)
+    outputs = packed(images)
+    assert not outputs.requires_grad
+    with torch.no_grad():
+        assert torch.equal(packed(images), outputs)
+    with pytest.raises(ValueError, match="packed inference has no gradient"):
+        packed(images.requires_grad_())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def layered(layer: nn.Module) -> nn.Module:
     """A model of somebody's own around one binary layer."""
     return nn.Sequential(nn.Conv2d(3, layer.in_channels, 3, padding=1), layer).eval()

@@ -30,22 +30,27 @@ def kernels_at_hand() -> None:
 
 def as_operator(schema: str) -> Callable[[Callable], Callable]:
     """Makes an operator of torch, bnc_repro::<schema>, of what computes it on a CPU; `torch.export` and `torch.compile`
-    take it as one step. A backward pass through it raises RuntimeError.
+    take it as one step. Nothing flows back through it; `refuse_gradients` says so.
 
     `torch.library.custom_op` would do the same and import the compiler at the first call, a second or more.
     """
     name = f"bnc_repro::{schema.partition('(')[0]}"
 
-    def no_gradient(context: object, *gradients: object) -> None:
-        raise RuntimeError(f"{name} has no gradient: train the network that it was packed from")
-
     def registered(compute: Callable) -> Callable:
         torch.library.define(name, schema.partition(name.rpartition(":")[2])[2], tags=torch.Tag.pt2_compliant_tag)
         torch.library.impl(name, "CPU", compute)
-        torch.library.register_autograd(name, no_gradient)
         return getattr(torch.ops.bnc_repro, name.rpartition(":")[2]).default
 
     return registered
+
+
+def refuse_gradients(x: Tensor) -> None:
+    """Raise ValueError for an input that asks for a gradient, which bits do not have."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "packed inference has no gradient: call it under torch.no_grad(), or detach its input; to train, take the "
+            "network that it was packed from"
+        )
 
 
 def chosen(kernel: str | None) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
-from .engine import as_operator, kernels_at_hand, shared_out
+from .engine import as_operator, kernels_at_hand, refuse_gradients, shared_out
 from .packing import fold, negative_and_scale, why_float
 
 
@@ -62,6 +62,7 @@ class PackedConv2d(_PackedLayer):
         self.stride, self.padding = layer.stride[0], int(layer.padding[0])
 
     def forward(self, x: Tensor) -> Tensor:
+        refuse_gradients(x)
         if x.dtype != torch.float32 or x.device.type not in ("cpu", "meta"):
             raise ValueError(f"a packed layer takes float32 on the CPU, got {x.dtype} on {x.device}")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
@@ -86,6 +87,7 @@ class PackedLinear(_PackedLayer):
         self.in_features = layer.in_features
 
     def forward(self, x: Tensor) -> Tensor:
+        refuse_gradients(x)
         if x.shape[-1] != self.in_features:
             raise ValueError(f"a packed layer of {self.in_features} inputs got {tuple(x.shape)}")
         rows = x.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)  # a row of the matrix as a pixel
@@ -97,7 +99,8 @@ class PackedLinear(_PackedLayer):
 
 
 def pack_layers(model: nn.Module) -> list[tuple[str, str, str]]:
-    """Replace the binary layers of `model` that bits can compute, in place; a line each: name, packed or float, why."""
+    """Replace the binary layers of `model` that bits can compute, in place; a line each: name, packed or float, why.
+    What stays float learns no more."""
     lines, packed = [], {}
     for name, module in list(model.named_modules()):
         if not isinstance(module, (BinaryConv2d, BinaryLinear)):
@@ -109,7 +112,7 @@ def pack_layers(model: nn.Module) -> list[tuple[str, str, str]]:
             setattr(parent, name.rpartition(".")[2], packed[name])
         lines.append((name, "float" if why else "packed", why or ""))
     _fold_norms(model, packed)
-    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model.requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return lines
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..layers.inspect import evaluating
 from .description import described, plan_from
-from .engine import Engine, as_operator, chosen, kernels_at_hand
+from .engine import Engine, as_operator, chosen, kernels_at_hand, refuse_gradients
 from .layers import pack_layers
 from .packing import Plan, plan_of
 
@@ -82,6 +82,7 @@ class PackedNetwork(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        refuse_gradients(images)
         if self.network is not None:
             return self.network(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
         self._check(images)
