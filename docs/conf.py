@@ -45,7 +45,8 @@ html_theme_options = {
     "show_toc_level": 2,
     "navbar_persistent": [],
 }
-html_copy_source = False
+html_copy_source = True  # what the download button gives
+html_extra_path = ["root"]
 
 
 def setup(app) -> None:

@@ -10,7 +10,8 @@ HEAD = """# The rows
 Each number of the site is made from rows. A row is one training of one network under one recipe and seed; it holds
 the recipe, the metrics, the curve, the fingerprints of recipe, data and source, the commit and the machine. Here is
 every published one, to download. A row is *current* if today's code would give its digits (`results/equivalent.csv`
-joins code that was proved to).
+joins code that was proved to), and *stale* if it was made by older code for which nobody has proved that: the number
+stays what that code gave.
 """
 
 

@@ -159,7 +159,7 @@ def test_the_papers_claims_follow_the_same_tests():
     draw = np.random.default_rng(3)
     wide = rows({arm: draw.normal(80, 2, 8).tolist() for arm in ("ste", "ede", "linear", "mlp")})
     assert said(wide) == ["undecided", "not"]
-    assert "it stays open" in verdict.title(of_data(wide))
+    assert "It stays open" in verdict.title(of_data(wide))
     assert said(lose(noisy(8, ste=0, linear=2, mlp=3), "linear", [0])) == ["undecided", "not"]
 
 
@@ -198,15 +198,16 @@ def test_only_the_papers_scale_says_reproduced():
         ({"ste": 3, "ede": 0, "identity": 1, "linear": 0}, "Yes", "the best soft function is better than the identity"),
         ({"ste": 3, "identity": 3, "linear": 0}, "No", "the best soft function is equivalent to the identity"),
         ({"ste": 0, "linear": 0}, "No", "lie within 0.5 points of each other"),
-        ({"ste_sgd": 0, "linear_sgd": 3, "ste_adam": 3, "linear_adam": 0}, "Not decided", "; under adam a hand-made"),
+        ({"ste_sgd": 0, "linear_sgd": 3, "ste_adam": 3, "linear_adam": 0}, "Not decided", "- Under adam a hand-made"),
     ],
 )
-def test_the_titles_question_has_one_sentence(effects, short, words):
+def test_the_titles_question_has_an_answer_and_a_sentence_a_condition(effects, short, words):
     """No, yes, or not decided, from effects that are known; conditions that disagree decide nothing."""
     said = verdict.title(of_data(noisy(12, **effects)))
-    assert f"** {short} on data with 12 seeds: " in said
-    assert words in said
-    assert "\n" not in said
+    answer, _, sentences = said.partition("\n\n")
+    assert answer.endswith(f"** {short} on data with 12 seeds.")
+    assert words.lower() in sentences.lower()
+    assert sentences.count("\n- ") + 1 == len({arm.partition("_")[2] for arm in effects})
 
 
 def test_a_title_without_runs_says_so():

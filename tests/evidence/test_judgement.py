@@ -168,8 +168,8 @@ def test_the_conditions_with_the_most_seeds_answer_the_title():
     rows = ablation({"ste": values(80, seed=1), "linear": values(82, seed=2)})
     rows += ablation({"ste-sgd": values(80, 5, 0.1, seed=3), "linear-sgd": values(70, 5, 0.1, seed=4)})
     title = verdict.title([row | {"recipe": row["recipe"] | {"data": {"root": "d"}}} for row in rows])
-    assert "No on d with 20 seeds: under adam the learnt" in title
-    assert "; under sgd (5 seeds) a hand-made" in title
+    assert "No on d with 20 seeds.\n\n- Under adam the learnt" in title
+    assert "\n- Under sgd (5 seeds) a hand-made" in title
 
 
 def test_a_classifier_under_another_preset_is_no_hand_made_rival():
@@ -182,7 +182,7 @@ def test_a_classifier_under_another_preset_is_no_hand_made_rival():
     lines = verdict.table([], [], rows)
     (line,) = [line for _, line in lines.iterrows() if "preset `paper`" in line["measured"]]
     assert line["verdict"] == "disagrees at this scale"
-    assert "− ste −50" in line["measured"] or "− ste −49" in line["measured"]
+    assert "minus ste −50" in line["measured"] or "minus ste −49" in line["measured"]
 
 
 def test_the_preset_that_classifies_judges_the_classifying_claim():

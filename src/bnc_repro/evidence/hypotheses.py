@@ -127,8 +127,8 @@ def table(rows: list[dict]) -> pd.DataFrame:
     way round with Holm's over the family, the range of the difference's p without any one seed, and the verdict:
     supported, refuted, equivalent, undecided, not judged or not run."""
     judged, lines = tests(rows), []
-    family = sum(len(test.pairs) for test in judged)
     for test in judged:
+        family = sum(len(other.pairs) for other in judged if other.place.scale == test.place.scale)
         line = {"": test.name, "hypothesis": test.text, "condition": test.condition or "the one that ran"}
         if test.pairs:
             rival = hardest(test)
@@ -149,7 +149,7 @@ def table(rows: list[dict]) -> pd.DataFrame:
         {"": over.name, "hypothesis": over.text, "condition": over.condition, "verdict": over.verdict}
         for over in over_conditions(judged)
     ]
-    return pd.DataFrame(lines).fillna("").set_index("").rename_axis(None)
+    return pd.DataFrame(lines).fillna("–").set_index("").rename_axis(None)
 
 
 def simultaneous(difference: Estimate, family: int) -> Estimate:

@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from ..recipe.profiles import arm_fields, experiment_section
+from ..recipe.schema import learnt
 from . import hypotheses, tuning
 from .rows import UNITS, by_arm
 from .statistics import compare, estimate
@@ -225,13 +226,20 @@ def by_keypoint(rows: list[dict], ax: Axes | None = None) -> Axes:
 
 
 def forest(rows: list[dict]) -> np.ndarray:
-    """The paired differences of the ablation, a panel a condition: a dot a seed, the mean with its 95 % interval."""
+    """The paired differences of the ablation, a panel a condition, two beside each other: a dot a seed, the mean with
+    its 95 % interval."""
     pairs = hypotheses.differences(rows)
     panels = list(pairs.groupby("condition", sort=False))
-    height = 1 + 0.42 * max(len(condition_pairs) for _, condition_pairs in panels)
-    axes = plt.subplots(
-        1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), height), layout="constrained", sharex=True, squeeze=False
-    )[1][0]
+    columns = min(2, len(panels))
+    above_each_other = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    heights = [1 + 0.42 * max(len(own) for _, own in row) for row in above_each_other]
+    figure, grid = plt.subplots(
+        len(heights), columns, figsize=(max(7.5, 5.6 * columns), sum(heights)), layout="constrained", sharex=True,
+        squeeze=False, height_ratios=heights,
+    )  # fmt: skip
+    axes = grid.flatten()[: len(panels)]
+    for empty in grid.flatten()[len(panels) :]:
+        figure.delaxes(empty)
     for ax, (condition, condition_pairs) in zip(axes, panels, strict=True):
         for y, (difference, seeds) in enumerate(
             zip(condition_pairs["estimate"], condition_pairs["seeds"], strict=True)
@@ -259,8 +267,8 @@ def forest(rows: list[dict]) -> np.ndarray:
 
 
 def rates(experiment: str, profile: str) -> np.ndarray:
-    """Held-out accuracy over the learning rate, a panel an optimizer, a line an arm with a dot a seed; its best rate is
-    ringed, and a dashed line stands at the rate that is best for most."""
+    """Held-out accuracy over the learning rate, a panel an optimizer, a line an arm with a dot a seed, dashed where it
+    learns; its best rate is ringed, and a dotted line stands at the rate that is best for most."""
     section, lines = experiment_section(experiment, profile), tuning.published(experiment, profile)
     order = list(section["arms"])
     lines = lines.sort_values("arm", key=lambda arms: arms.map(order.index), kind="stable")
@@ -272,6 +280,7 @@ def rates(experiment: str, profile: str) -> np.ndarray:
     panels = list(lines.groupby("optimizer", sort=False))
     estimators = lines["estimator"].unique()
     colours = dict(zip(estimators, sns.color_palette("colorblind", len(estimators)), strict=True))
+    drawn = {arm: "--" if learnt(optimizer[arm]["weight_binarizer"]) else "-" for arm in order}
     axes = plt.subplots(
         1, len(panels), figsize=(max(9, 5.6 * len(panels)), 5), layout="constrained", sharey=True, squeeze=False
     )[1][0]
@@ -280,12 +289,12 @@ def rates(experiment: str, profile: str) -> np.ndarray:
         for (arm, estimator), own in panel.groupby(["arm", "estimator"], sort=False):
             means = own.groupby("learning rate")["held-out"].mean()
             ax.plot(own["learning rate"], own["held-out"], "o", color=colours[estimator], alpha=0.4, markersize=4)
-            ax.plot(means.index, means, "-", color=colours[estimator], label=estimator)
+            ax.plot(means.index, means, drawn[arm], color=colours[estimator], label=estimator)
             ax.plot(
                 best[arm], means[best[arm]], "o", markersize=11, markerfacecolor="none", color=colours[estimator],
                 markeredgewidth=1.8,
             )  # fmt: skip
-        ax.axvline(best.mode().max(), color="0.4", linestyle="--", linewidth=1)
+        ax.axvline(best.mode().max(), color="0.4", linestyle=":", linewidth=1.5)
         ax.set_xscale("log")
         shown = sorted(panel["learning rate"].unique())
         ax.set_xticks(shown, [f"{rate:g}" for rate in shown])

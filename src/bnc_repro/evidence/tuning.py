@@ -81,14 +81,18 @@ def published(experiment: str, profile: str) -> pd.DataFrame:
 
 
 def table(experiment: str, profile: str) -> pd.DataFrame:
-    """Mean held-out accuracy (%) by arm and learning rate, the best of each arm in brackets, from `published`."""
+    """Mean held-out accuracy (%) by estimator and learning rate, the best of each in brackets, from `published`."""
     lines = published(experiment, profile)
     if lines.empty:
         return pd.DataFrame()
     means, chosen = lines.groupby(["arm", "learning rate"])["held-out"].mean(), best(lines)
     shown = {pair: f"[{mean:.1f}]" if pair[1] == chosen[pair[0]] else f"{mean:.1f}" for pair, mean in means.items()}
-    arms = [arm for arm in experiment_section(experiment, profile)["arms"] if arm in chosen]
-    return pd.Series(shown).unstack(fill_value="").loc[arms].rename(columns="{:g}".format)
+    section = experiment_section(experiment, profile)
+    arms = [arm for arm in section["arms"] if arm in chosen]
+    names = {arm: arm_fields(arm, section["arms"][arm])["estimator"] for arm in arms}
+    if len(set(names.values())) < len(names):  # of several optimizers
+        names = {arm: f"{name}, {recipe_of(experiment, profile, arm).optimizer}" for arm, name in names.items()}
+    return pd.Series(shown).unstack(fill_value="").loc[arms].rename(columns="{:g}".format, index=names)
 
 
 def best(lines: pd.DataFrame) -> pd.Series:

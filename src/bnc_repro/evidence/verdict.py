@@ -47,7 +47,7 @@ def table(
     paper, lines = claims(), []
 
     def line(claim: str, claimed: str, measured: str, verdict: str) -> None:
-        lines.append({"claim": paper[claim]["text"], "claimed": claimed, "measured": measured, "verdict": verdict})
+        lines.append({"claim": paper[claim]["text"], "verdict": verdict, "claimed": claimed, "measured": measured})
 
     for claim, rows in [
         *(("imagenet", set_rows) for set_rows in sets(imagenet)),
@@ -106,11 +106,11 @@ def _reached(rows: list[dict], estimates: dict[str, statistics.Estimate], claime
 
 
 def title(rows: list[dict]) -> str:
-    """The title's question in one sentence: where the learnt linear function stands to the hand-made ones (H1), and
-    where the best soft one (by its mean) stands to the identity, which has no shape. No: linear is above each or
-    equivalent to it, or the identity is above the best soft function or equivalent to it, in every condition; yes: that
-    is above both, at a level corrected for its choice; else not decided. Of conditions with different numbers of seeds
-    those with the most are primary and answer; the others are shown."""
+    """The title's question, answered in a word, then a sentence for each condition: where the learnt linear function
+    stands to the hand-made ones (H1), and where the best soft one (by its mean) stands to the identity, which has no
+    shape. No: linear is above each or equivalent to it, or the identity is above the best soft function or equivalent
+    to it, in every condition; yes: that is above both, at a level corrected for its choice; else not decided. Of
+    conditions with different numbers of seeds those with the most are primary and answer; the others are shown."""
     clauses, answers = [], []
     counts = {name: len({row["seed"] for row in own}) for name, own in hypotheses.conditions(rows).items()}
     most = max(counts.values(), default=0)
@@ -160,7 +160,8 @@ def title(rows: list[dict]) -> str:
         return "**Is a soft function really necessary?** Too few runs finished to say."
     primary = {short for seeds, short in answers if seeds == max(count for count, _ in answers)}
     short = primary.pop() if len(primary) == 1 else "Not decided"
-    return f"**Is a soft function really necessary?** {short} on {_data(rows)} with {most} seeds: {'; '.join(clauses)}."
+    told = "\n".join(f"- {clause[0].upper()}{clause[1:]}." for clause in clauses)
+    return f"**Is a soft function really necessary?** {short} on {_data(rows)} with {most} seeds.\n\n{told}"
 
 
 def undecided(rows: list[dict]) -> pd.DataFrame:
@@ -238,7 +239,7 @@ def _classifying(rows: list[dict]) -> tuple[str, str]:
     measured = f"{_data(rows)}, preset `{CLASSIFYING}`: mean {mean:.1f}, {collapsed} of {runs} runs collapsed"
     if against is None:
         return measured, "undecided at this scale"
-    measured += f", − ste {hypotheses.shown(against, rows[0]['headline'])}"
+    measured += f"; minus ste {hypotheses.shown(against, rows[0]['headline'])}"
     relation = statistics.compare(against)
     if collapsed == 0 and relation in ("above", "identical", "undecided"):
         return measured, "agrees at this scale"

@@ -112,7 +112,7 @@ class _BinaryOperands(nn.Module):
 
 
 class BinaryConv2d(_BinaryOperands, nn.Conv2d):
-    """nn.Conv2d (same arguments) with binary weights and inputs: x (N, C, H, W) -> (N, O, H', W')."""
+    """A convolution with binary weights and inputs, x (N, C, H, W) -> (N, O, H', W'). Takes what nn.Conv2d takes."""
 
     def __init__(
         self, *args, weight_binarizer=None, activation_binarizer=None, standardize: bool = False, **kwargs
@@ -125,7 +125,7 @@ class BinaryConv2d(_BinaryOperands, nn.Conv2d):
 
 
 class BinaryLinear(_BinaryOperands, nn.Linear):
-    """nn.Linear (same arguments) with binary weights and inputs: x (N, ..., I) -> (N, ..., O)."""
+    """A linear layer with binary weights and inputs, x (N, ..., I) -> (N, ..., O). Takes what nn.Linear takes."""
 
     def __init__(
         self, *args, weight_binarizer=None, activation_binarizer=None, standardize: bool = False, **kwargs
