@@ -120,7 +120,7 @@ def test_an_extra_that_is_not_there_is_named(outside):
     refused = outside[1]("-c", hidden + "runpy.run_module('bnc_repro', run_name='__main__')")
     assert refused.returncode == 1
     (sentence,) = refused.stderr.splitlines()
-    assert "matplotlib, which is not installed: pip install 'bnc_repro[notebooks]'" in sentence
+    assert "matplotlib, which is not installed: pip install 'matplotlib>=3.9' (extra `notebooks`)" in sentence
 
 
 def test_a_checkpoint_without_data_names_both_ways(outside, pictures):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from . import commands
+from .names import install_line
 from .recipe.schema import EXPERIMENTS, PROFILES
 from .run import pinned
 
@@ -212,10 +213,12 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"bnc_repro: {error}")
     except ModuleNotFoundError as error:
-        if (extra := commands.extra_with(error.name)) is None:
-            raise
         package = str(error.name).partition(".")[0]
-        sys.exit(f"bnc_repro: this needs {package}, which is not installed: pip install 'bnc_repro[{extra}]'")
+        try:
+            command = install_line(package)
+        except ValueError:
+            raise error from None
+        sys.exit(f"bnc_repro: this needs {package}, which is not installed: {command}")
     except BrokenPipeError:  # whoever read the lines has gone, as `| head -1` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

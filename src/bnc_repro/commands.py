@@ -3,9 +3,7 @@
 import argparse
 import functools
 import json
-import re
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from .recipe.build import parse_settings
@@ -13,15 +11,6 @@ from .recipe.clone import project_root
 from .recipe.profiles import experiment_section, recipe_of, seeds_of
 from .recipe.schema import EXPERIMENTS
 from .run import pinned
-
-
-def extra_with(module: str | None) -> str | None:
-    """The extra of this package by which a module is installed; None for a module of no extra."""
-    for requirement in metadata.requires("bnc_repro") or ():
-        package, _, extra = requirement.partition("; extra == ")
-        if extra and module and re.split(r"[^\w.-]", package)[0] == module.partition(".")[0]:
-            return extra.strip("'\"")
-    return None
 
 
 def _refuse_idle(options: argparse.Namespace, *names: str, because: str) -> None:

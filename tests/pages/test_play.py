@@ -62,7 +62,7 @@ def test_sliders_redraw_the_picture_of_their_setting(monkeypatch):
 def test_sliders_are_no_need(monkeypatch):
     """Without ipywidgets a sentence that says what to install."""
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    assert "pip install 'bnc_repro[notebooks]'" in str(play.sliders())
+    assert "pip install 'ipywidgets>=8.1' (extra `notebooks`)" in str(play.sliders())
 
 
 def test_a_page_has_a_sentence_in_the_place_of_widgets(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..names import install_line
 from .packing import Plan
 
 KERNELS = ("popcount", "tables")
@@ -23,8 +24,8 @@ def kernels_at_hand() -> None:
         import numba  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            "packed inference needs numba, which is not installed: pip install 'bnc_repro[packed]' "
-            "(in a clone `make install` brings it)"
+            f"packed inference needs numba, which is not installed: {install_line('numba', 'safetensors')}; in a clone "
+            "`make install` brings it"
         ) from error
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..binarizers.base import Binarizer
 from ..layers import BinaryLinear
-from ..names import known
+from ..names import install_line, known
 
 SHAPES = ("box", "triangle", "cosine")
 SETTINGS = ((1.0, 1.0, "box"), (2.0, 1.0, "triangle"), (-1.0, 1.0, "box"))  # the pictures that stand still
@@ -108,7 +108,7 @@ def sliders() -> object:
     try:
         ipywidgets = import_module("ipywidgets")
     except ModuleNotFoundError:
-        return "sliders need ipywidgets: pip install 'bnc_repro[notebooks]', then run this cell again"
+        return f"sliders need ipywidgets: {install_line('ipywidgets')}, then run this cell again"
 
     def redraw(**setting) -> None:
         picture(**setting)

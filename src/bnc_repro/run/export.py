@@ -20,6 +20,7 @@ from torch import nn
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..layers.inspect import evaluating
+from ..names import install_line
 from ..training.checkpoint import atomic
 from . import judge
 
@@ -67,7 +68,7 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int, int], file: str | Pa
     and for a file that does not end in .onnx."""
     missing = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
     if missing:
-        raise ValueError(f"an export needs {' and '.join(missing)}: pip install 'bnc_repro[export]'")
+        raise ValueError(f"an export needs {' and '.join(missing)}: {install_line(*missing)}")
     if Path(file).suffix != ".onnx":
         raise ValueError(f"{file} must end in .onnx, which tells programs what it is")
     import onnx
