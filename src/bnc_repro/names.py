@@ -31,4 +31,5 @@ def install_line(*modules: str) -> str:
             found[name], extras[extra.strip("'\"")] = f"'{package.strip()}'", None
     if packages - found.keys():
         raise ValueError(f"no extra of bnc_repro brings {', '.join(sorted(packages - found.keys()))}")
-    return f"pip install {' '.join(sorted(found.values()))} ({'extras' if len(extras) > 1 else 'extra'} `{'`, `'.join(extras)}`)"
+    of = ("extra" if len(extras) == 1 else "extras") + f" `{'`, `'.join(extras)}`"
+    return f"pip install {' '.join(sorted(found.values()))} ({of})"

@@ -261,13 +261,16 @@ def test_a_scale_of_its_own_answers_nothing_and_weighs_on_no_claim():
     contest = ablation({"ste": values(80, seed=1), "linear": values(82, seed=2), "mlp": values(82.1, seed=3)})
     large = [row | {"scale": "all images"} for row in ablation({"ste": values(90, 3, seed=4), "linear": [80, 81, 82]})]
     rows = [row | {"recipe": row["recipe"] | {"data": {"root": "d"}}, "profile": "small"} for row in [*contest, *large]]
+    float_network = large[0]["recipe"] | {"weight_binarizer": None, "data": {"root": "d"}}
+    rows += [row | {"arm": "float", "estimator": "float", "recipe": float_network} for row in rows[-6:-3]]
     assert list(judgement.conditions(rows)) == ["", "all images"]
     alone, together = judgement.tests(rows[: len(contest)]), judgement.tests(rows)
     for before, after in zip(alone, together, strict=False):
         assert (before.holm_above, before.holm_below) == (after.holm_above, after.holm_below)
     assert together[-1].verdict == "not judged"
+    assert list(together[-1].pairs) == ["ste"]
     assert verdict.title(rows) == verdict.title(rows[: len(contest)])
     assert [line.condition for line in judgement.over_conditions(together)] == ["adam", "weights"]
-    assert [len(group) for group in sets(rows)] == [len(contest), len(large)]
+    assert [len(group) for group in sets(rows)] == [len(contest), len(large) + 3]
     shown = verdict.table([], [], rows)["measured"]
     assert sum("d, all images" in line for line in shown) == 1

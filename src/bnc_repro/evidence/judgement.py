@@ -143,8 +143,11 @@ def identities(rows: list[dict]) -> dict[str, list[int]]:
 
 
 def hand_made(rows: list[dict]) -> list[str]:
-    """The estimators that are nobody's classifier; of those that give the same digits, the first."""
-    classifiers = learnt_ones(rows)
+    """The estimators that are nobody's classifier; of those that give the same digits, the first. A network without
+    binary weights and inputs is no estimator's."""
+    operands = ("weight_binarizer", "activation_binarizer")
+    floats = {row["arm"] for row in rows if not any(row["recipe"].get(operand) for operand in operands)}
+    classifiers = {*learnt_ones(rows), *floats}
     groups = [[arm for arm in group if arm not in classifiers] for group in identical(rows)]
     doubles = {arm for group in groups for arm in group[1:]}
     return [arm for arm in by_arm(rows) if arm not in classifiers and arm not in doubles]
