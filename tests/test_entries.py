@@ -86,6 +86,8 @@ def test_an_option_that_would_change_nothing_is_refused(words, sentence):
         "predict a b --above 1.5",
         "same-digits --seeds 0",
         "tune x --hours 0",
+        "sweep x --jobs 99999999999",
+        "run x --processes 5000",
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused(words, capsys):

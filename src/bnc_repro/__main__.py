@@ -10,18 +10,24 @@ from .names import install_line
 from .recipe.schema import EXPERIMENTS, PROFILES
 from .run import pinned
 
+MOST_PROCESSES = 4096  # workers, or processes of a run
+
 
 def processes_or_gpus(text: str) -> int | str:
     """A number of processes, or the word for one per GPU."""
-    if text != "gpus" and not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a positive number of processes, or `gpus`")
+    if text != "gpus" and not (text.isdecimal() and 0 < int(text) <= MOST_PROCESSES):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be a positive number of processes, {MOST_PROCESSES} at most, or `gpus`"
+        )
     return text if text == "gpus" else int(text)
 
 
 def jobs_or_auto(text: str) -> int | None:
     """A number of workers; None for as many as cores or GPUs."""
-    if text != "auto" and not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a positive number of workers, or `auto`")
+    if text != "auto" and not (text.isdecimal() and 0 < int(text) <= MOST_PROCESSES):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be a positive number of workers, {MOST_PROCESSES} at most, or `auto`"
+        )
     return None if text == "auto" else int(text)
 
 

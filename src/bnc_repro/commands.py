@@ -20,6 +20,15 @@ def _refuse_idle(options: argparse.Namespace, *names: str, because: str) -> None
             raise ValueError(f"--{name} means nothing here: {because}")
 
 
+def _written(file: Path, suffix: str, *inputs: Path | None) -> None:
+    """Raise ValueError for a file that a command may not write, before it starts; see `outputs.check`."""
+    from .run import outputs
+
+    if file.suffix != suffix:
+        raise ValueError(f"{file} must end in {suffix}, which says what will be in it")
+    outputs.check(file, [path for path in inputs if path is not None])
+
+
 def run_command(options: argparse.Namespace) -> None:
     """One run, or one for each of the profile's arms and seeds; the path of the last row is the last line printed."""
     from .run import folder_of, run
@@ -112,6 +121,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from .run import packed
 
     device = _device()
+    if options.results:
+        _written(options.results, ".json", options.checkpoint, options.detections)
     if options.detections:
         from .poses.coco_eval import save_results
         from .run.people import PoseNetwork, evaluate_detections
@@ -152,13 +163,16 @@ def _predict_people(options: argparse.Namespace) -> None:
     from .run import people
 
     pictures, boxes = options.pictures, None
+    for file, suffix in ((options.results, ".json"), (options.draw, ".png")):
+        if file:
+            _written(file, suffix, options.checkpoint, options.detections, *pictures)
     if options.box and (options.detections or len(pictures) > 1):
         raise ValueError("--box names people of one picture: name one, without --detections")
     if options.box:
         boxes = [[(people.parse_box(box), 1.0) for box in options.box]]
-    elif options.detections:
-        boxes = people.read_boxes(options.detections, pictures)
     model = people.PoseNetwork.load(options.checkpoint, _device(), options.own)
+    if options.detections:
+        boxes = people.read_boxes(options.detections, pictures, model.skeleton.category)
     results = people.results_in(model, pictures, boxes)
     by_picture = [[entry for entry in results if entry["image_id"] == number] for number in people.image_ids(pictures)]
     for picture, entries in zip(pictures, by_picture, strict=True):
@@ -167,14 +181,17 @@ def _predict_people(options: argparse.Namespace) -> None:
         print(save_results(results, options.results))
     if options.draw:
         from .evidence import drawing
+        from .run import outputs
 
         above = 0.2 if options.above is None else options.above
-        drawing.predictions(pictures, by_picture, model.skeleton, above, boxes).savefig(options.draw, dpi=120)
+        figure = drawing.predictions(pictures, by_picture, model.skeleton, above, boxes)
+        figure.savefig(options.draw, dpi=120, metadata=outputs.PNG_MARK)
         print(options.draw)
 
 
 def pack_command(options: argparse.Namespace) -> None:
     """Pack a checkpoint's binary layers into bits; the packed file's path is the last line printed."""
+    _written(options.file or options.checkpoint.with_suffix(".safetensors"), ".safetensors", options.checkpoint)
     from .run import packed
 
     file, report, size = packed.pack_checkpoint(options.checkpoint, options.file, options.own)
@@ -201,10 +218,12 @@ def export_command(options: argparse.Namespace) -> None:
 
 def draw_command(options: argparse.Namespace) -> None:
     """People of a results file on their pictures, as a PNG."""
+    _written(options.picture, ".png", options.results)
     from .evidence import drawing
+    from .run import outputs
 
     figure = drawing.results(options.results, options.folder, options.split, options.count, options.above)
-    figure.savefig(options.picture, dpi=120)
+    figure.savefig(options.picture, dpi=120, metadata=outputs.PNG_MARK)
     print(options.picture)
 
 
@@ -254,7 +273,7 @@ def list_command(options: argparse.Namespace) -> None:
 
         print("\n".join([*CLASSIFIERS, *POSENETS]))
     else:
-        from .evidence.rows import read_row
+        from .run.ledger import read_row
 
         for path in sorted(project_root().glob("r*s/*/*/*/row.json")):
             try:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from bnc_repro.evidence import hypotheses, judgement, statistics, verdict
+from bnc_repro.evidence import conditions, hypotheses, judgement, statistics, verdict
 from bnc_repro.evidence.rows import published, sets
 from bnc_repro.recipe.clone import project_root
 from runs_of_known_effect import ablation
@@ -76,11 +76,11 @@ def test_an_effect_that_shows_at_the_common_rate_too_is_decided(effect, word):
 def test_the_common_rate_is_the_one_that_most_have():
     rows = ablation({"ste": [1, 2], "ede": [1, 2], "linear": [3, 4], "mlp": [3, 4]}, rates={"mlp": 0.5, "linear": 0.5})
     rows += ablation({"linear": [5, 6]})
-    (common,) = judgement.at_the_common_rate(rows).values()
+    (common,) = conditions.at_the_common_rate(rows).values()
     assert {(row["arm"], row["recipe"]["learning_rate"]) for row in common} == {
         ("ste", 0.01), ("ede", 0.01), ("linear", 0.01),
     }  # fmt: skip
-    (own,) = judgement.conditions(rows).values()
+    (own,) = conditions.conditions(rows).values()
     assert {row["recipe"]["learning_rate"] for row in own if row["arm"] == "linear"} == {0.5}
 
 
@@ -263,7 +263,7 @@ def test_a_scale_of_its_own_answers_nothing_and_weighs_on_no_claim():
     rows = [row | {"recipe": row["recipe"] | {"data": {"root": "d"}}, "profile": "small"} for row in [*contest, *large]]
     float_network = large[0]["recipe"] | {"weight_binarizer": None, "data": {"root": "d"}}
     rows += [row | {"arm": "float", "estimator": "float", "recipe": float_network} for row in rows[-6:-3]]
-    assert list(judgement.conditions(rows)) == ["", "all images"]
+    assert list(conditions.conditions(rows)) == ["", "all images"]
     alone, together = judgement.tests(rows[: len(contest)]), judgement.tests(rows)
     for before, after in zip(alone, together, strict=False):
         assert (before.holm_above, before.holm_below) == (after.holm_above, after.holm_below)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bnc_repro import __main__ as command
 from bnc_repro import commands
-from bnc_repro.evidence.rows import FORM, read_row
+from bnc_repro.run.ledger import FORM, read_row
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = 5 if os.environ.get("BNC_THOROUGH") else 1

@@ -165,3 +165,48 @@ def test_ids_used_twice_and_wrong_sizes(coco):
     change(lambda document: document["annotations"].pop())
     only(change(lambda document: document["images"][0].update(width=99)), "image 1000001", "99 x", "copy")
     only(change(lambda document: document["images"][0].pop("id")), "entry 0 of images has no id")
+
+
+def test_a_linked_folder_is_listed_as_runs_read_it(classes, tmp_path_factory):
+    """The check's manifest has the pictures behind links to folders; a run then finds every one in it."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for i in range(3):
+        Image.effect_noise((40, 30), 90).save(elsewhere / f"{i}.png")
+    (classes / "train" / "cat" / "more").symlink_to(elsewhere)
+    readable = []
+    assert check_images(classes, readable=readable) == []
+    manifest.write(classes, readable)
+    data = Data(root=str(classes), kind="imagefolder", image_size=(8, 8))
+    assert len(load(data, train=True)) == 7
+
+
+@pytest.mark.parametrize(("name", "words"), [(".png", "is hidden"), ("\udcff.png", "a name that is no UTF-8 text")])
+def test_names_that_a_manifest_cannot_hold_are_found(classes, name, words):
+    Image.effect_noise((40, 30), 90).save(classes / "train" / "cat" / "x.png")
+    (classes / "train" / "cat" / "x.png").rename(classes / "train" / "cat" / name)
+    (finding,) = check_images(classes)
+    assert words in finding
+
+
+def test_splits_of_people_must_agree(drawn, tmp_path):
+    """What a run refuses, the check finds: another id, other pairs; and an annotation of a category that is not
+    listed."""
+    for split in ("train2017", "val2017"):
+        (tmp_path / split).symlink_to(drawn / split)
+    (tmp_path / "annotations").mkdir()
+    name = "annotations/person_keypoints_{}.json"
+    documents = {split: json.loads((drawn / name.format(split)).read_text()) for split in ("train2017", "val2017")}
+
+    def found(change):
+        for split, document in documents.items():
+            own = json.loads(json.dumps(document))
+            if split == "val2017":
+                change(own)
+            (tmp_path / name.format(split)).write_text(json.dumps(own))
+        return check_keypoints(tmp_path)
+
+    assert found(lambda document: None) == []
+    (finding,) = found(lambda document: document["categories"][0].update(flip_pairs=[[1, 2]]))
+    assert "the categories of train2017 and val2017" in finding
+    (finding,) = found(lambda document: document["annotations"][0].update(category_id=99))
+    assert "is of category 99, which the file does not list" in finding

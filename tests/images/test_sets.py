@@ -139,6 +139,29 @@ def test_a_folder_of_another_kind_names_both(tmp_path, kind, folder, other):
         load(Data(root=str(tmp_path), kind=kind, image_size=size), train=True)
 
 
+def test_image_size_is_that_of_the_images(fashion):
+    """Arrays of files have their size; another one in the recipe, or in damaged files, is told."""
+    with pytest.raises(ValueError, match=r"have 28 x 28 px, recipe key data\.image_size says \[8, 8\]: say \[28, 28\]"):
+        load(Data(root=str(fashion), image_size=(8, 8)), train=True)
+    file = fashion / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
+    text = bytearray(file.read_bytes())
+    text[11], text[15] = 14, 56
+    file.write_bytes(text)
+    with pytest.raises(ValueError, match="have 14 x 56 px"):
+        load(Data(root=str(fashion)), train=True)
+
+
+@pytest.mark.parametrize(("place", "byte"), [(2, 0x0A), (8, 200)])
+def test_damaged_labels_are_told_before_a_training(fashion, place, byte):
+    """One bit of the header's type, or a label of no class."""
+    file = fashion / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    text = bytearray(file.read_bytes())
+    text[place] = byte
+    file.write_bytes(text)
+    with pytest.raises(ValueError, match="what is there is"):
+        load(Data(root=str(fashion)), train=False)
+
+
 def test_pictures_that_no_memory_holds_are_a_sentence(tmp_path, monkeypatch):
     """Counted before the first is decoded."""
     monkeypatch.setattr(memory, "whole_mib", lambda device: 50)

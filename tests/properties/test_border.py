@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnc_repro.__main__ import main
-from bnc_repro.evidence.rows import read_row
 from bnc_repro.images import manifest
 from bnc_repro.poses import coco_eval
 from bnc_repro.poses.people import read_people
@@ -31,6 +30,7 @@ from bnc_repro.recipe.parameters import read_parameters
 from bnc_repro.recipe.profiles import recipe_of
 from bnc_repro.recipe.schema import Recipe, flat
 from bnc_repro.run import judge, ledger
+from bnc_repro.run.ledger import read_row
 from bnc_repro.training import checkpoint
 
 TIMES = int(os.environ.get("BNC_PROPERTY_INPUTS", "1"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bnc_repro.binarizers.surrogates import SURROGATES
-from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, merged, parse_settings, recipe_identity
+from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, merged, parse_settings, read_yaml, recipe_identity
 from bnc_repro.recipe.expansion import arms_and_seeds
 from bnc_repro.recipe.profiles import experiment_section, experiments, recipe_of
 from bnc_repro.recipe.schema import PROFILES, Data, Recipe, flat
@@ -43,7 +43,7 @@ from bnc_repro.recipe.schema import PROFILES, Data, Recipe, flat
         ({"weight_decay": float("inf")}, "recipe key weight_decay must be finite"),
         ({"distillation": 0.9}, "recipe keys teacher and distillation belong together"),
         ({"teacher": "twin"}, "recipe keys teacher and distillation belong together"),
-        ({"teacher": "twin", "distillation": 1.5}, "recipe key distillation is a share from 0 to 1, got 1.5"),
+        ({"teacher": "twin", "distillation": 1.5}, "recipe key distillation must be at most 1, got 1.5"),
         ({"optimizer": "lion"}, "recipe key optimizer must be one of 'adam', 'adamw', 'sgd', got 'lion'"),
         ({"preset": "broken"}, "recipe key preset must be one of 'official', 'paper', 'fixed', got 'broken'"),
         ({"data": {"kind": "mnist"}}, "recipe key data.kind must be one of 'fashion_mnist'"),
@@ -251,7 +251,7 @@ def test_what_is_no_yaml_is_one_sentence():
     [
         ({"milestones": [3]}, "milestones and schedule: steps belong together"),
         ({"schedule": "steps"}, "milestones and schedule: steps belong together"),
-        ({"schedule": "steps", "milestones": [-1]}, r"recipe key milestones names epochs from 1 on, got \[-1\]"),
+        ({"schedule": "steps", "milestones": [-1]}, r"recipe key milestones names epochs from 1 to 100000, got \[-1\]"),
         ({"epochs": 2, "warmup_epochs": 2.0}, "recipe key warmup_epochs is 2 of 2 epochs: take fewer"),
         ({"released_schedule": True, "schedule": "cosine"}, "recipe key released_schedule is linear"),
         ({"rule": "sum", "weight_binarizer": "ste"}, "recipe key rule is of the learnt binarizer"),
@@ -280,3 +280,31 @@ def test_arms_train_within_their_estimators_domain(profile):
             domain = re.search(r"domain: (.*)", (function and function.__doc__) or "")
             if domain and "standardised" in domain[1]:
                 assert made.standardize is ("not standardised" not in domain[1]), arm
+
+
+def layers(first, one):
+    """Eight layers, each of ten times the one before."""
+    return [first, *(one(f"*a{i}", f"&a{i + 1}") for i in range(8))]
+
+
+LISTS = layers("&a0 [1]", lambda old, new: f"{new} [{', '.join([old] * 10)}]")
+MAPPINGS = layers("&a0 {a: 1}", lambda old, new: f"{new} {{{', '.join(f'{key}: {old}' for key in 'abcdefghij')}}}")
+
+
+@pytest.mark.parametrize("text", ["&a [*a]", f"[{', '.join(LISTS)}]", f"[{', '.join(MAPPINGS)}]"])
+def test_a_text_that_grows_by_what_it_refers_to_is_refused_at_once(text):
+    """A list or a mapping in itself, and layers of references that would be a hundred million values."""
+    with pytest.raises(ValueError, match="it refers to itself, or holds more than 100000 values by what it refers to"):
+        read_yaml(text)
+    with pytest.raises(ValueError, match="refers to itself"):
+        parse_settings([f"blocks={text}"])
+    assert read_yaml("[&a [1, 2], *a]") == [[1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "most"),
+    [("learning_rate", 1e300, r"1e\+38"), ("weight_decay", 1e308, r"1e\+38"), ("momentum", 5, "1")],
+)
+def test_numbers_that_no_training_takes_are_refused(key, value, most):
+    with pytest.raises(ValueError, match=rf"recipe key {key} must be at most {most}, got "):
+        make_recipe(experiment="linear_vs_soft", **{key: float(value)})

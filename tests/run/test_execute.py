@@ -228,3 +228,17 @@ def test_weights_that_the_last_update_broke_are_a_divergence(recipe, tmp_path, m
     monkeypatch.setattr(loop, "steps", lambda items, recipe: items // recipe.batch_size)
     with pytest.raises(Diverged, match="is not finite after epoch 1"):
         run(recipe(epochs=1, batch_size=320, learning_rate=1e38, optimizer="sgd", weight_binarizer=None), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
+def test_a_damaged_row_in_a_runs_folder_is_named(recipe, tmp_path, text):
+    """With the file and the remedy, for a run and for a sweep's plan; nothing is trained over it."""
+    made = recipe()
+    path = folder_of(made, tmp_path) / "row.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(
+        ValueError, match=r"row\.json .*; take it from git again, or remove it and run its command again"
+    ):
+        run(made, tmp_path)
+    assert path.read_text() == text

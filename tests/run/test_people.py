@@ -117,11 +117,11 @@ def test_scores_are_at_most_1_in_the_order_that_measures_them(picture):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,0,4", "1,2,nan,4", "1,2,-3,4", "1,2,9e99,4"]
+    "text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,0,4", "1,2,nan,4", "1,2,-3,4", "1,2,9e99,4", "1,2,1e-300,4"]
 )
 def test_a_box_that_is_none_is_a_sentence(text):
     """Four finite numbers with sides above 0."""
-    with pytest.raises(ValueError, match="write x,y,width,height in px with sides above 0"):
+    with pytest.raises(ValueError, match="write x,y,width,height in px with sides of at least 1"):
         people.parse_box(text)
     assert people.parse_box("-3,2.5,10,20") == [-3, 2.5, 10, 20]
 
@@ -132,11 +132,80 @@ def test_boxes_outside_and_pictures_without_ids_are_named(picture, tmp_path):
         people.results_in(model(), [picture], [[([300.0, 0.0, 10.0, 10.0], 1.0)]])
     file = tmp_path / "boxes.json"
     file.write_text('[{"image_id": 42, "bbox": [1, 2, 3], "score": 1}]')
-    with pytest.raises(ValueError, match="entry 0 lacks a whole image_id, a bbox of four numbers or a score"):
+    with pytest.raises(ValueError, match="entry 0 lacks a whole image_id or category_id, a bbox"):
         people.read_boxes(file, [picture])
     with pytest.raises(ValueError, match="names pictures by image id: call them by it"):
         people.read_boxes(file, [picture.with_name("dog.png")])
     assert people.image_ids([picture, picture.with_name("dog.png")]) == [1, 2]
+
+
+def test_pictures_of_one_number_are_kept_apart(tmp_path):
+    """a/1.png and b/1.png, 1.jpg and 01.png: numbered 1, 2 in their order; a detector's file cannot tell them apart."""
+    pictures = [tmp_path / name / "1.png" for name in "ab"]
+    for picture in pictures:
+        picture.parent.mkdir()
+        Image.new("RGB", (60, 60)).save(picture)
+    assert people.image_ids(pictures) == people.image_ids([tmp_path / "1.jpg", tmp_path / "01.png"]) == [1, 2]
+    assert people.image_ids([tmp_path / "7.png", tmp_path / "5.png"]) == [7, 5]
+    results = people.results_in(model(), pictures, None)
+    assert [entry["image_id"] for entry in results] == [1, 2]
+    file = tmp_path / "boxes.json"
+    file.write_text('[{"image_id": 1, "bbox": [1, 2, 30, 40], "score": 1}]')
+    with pytest.raises(ValueError, match="and two are called 1: name one"):
+        people.read_boxes(file, pictures)
+
+
+def test_boxes_are_of_the_checkpoints_category(picture, tmp_path):
+    """Category 7's for a skeleton of category 7; other categories, other pictures or other types are told."""
+    file, box = tmp_path / "boxes.json", {"image_id": 42, "bbox": [10, 20, 40, 60], "score": 0.9}
+    file.write_text(
+        json.dumps([box | {"category_id": 7}, box | {"category_id": 1, "score": 0.5}, box | {"score": 0.7}])
+    )
+    assert [score for _, score in people.read_boxes(file, [picture], 7)[0]] == [0.9, 0.7]
+    file.write_text(json.dumps([box | {"category_id": 7}, box | {"category_id": 1, "score": 0.5}]))
+    for category, number in ((3, 42), (7, 43)):
+        other = picture.with_name(f"{number}.png")
+        with pytest.raises(
+            ValueError, match=rf"no box of category {category} in any of 1 pictures \(it has categories "
+        ):
+            people.read_boxes(file, [other], category)
+    file.write_text(json.dumps([box | {"category_id": "7"}]))
+    with pytest.raises(ValueError, match="lacks a whole image_id or category_id"):
+        people.read_boxes(file, [picture], 7)
+
+
+@pytest.mark.parametrize("text", ["1e400", "9" * 400, "-" + "9" * 400])
+def test_numbers_beyond_any_px_are_a_sentence(picture, tmp_path, text):
+    """Also those that no float holds."""
+    file = tmp_path / "boxes.json"
+    file.write_text(f'[{{"image_id": 42, "bbox": [1, 2, 30, {text}], "score": 1}}]')
+    with pytest.raises(ValueError, match="entry 0 lacks"):
+        people.read_boxes(file, [picture])
+
+
+def test_what_is_read_is_never_written_over(picture, saved, tmp_path, capsys):
+    """The checkpoint, the picture, another's JSON or PNG; what a command made itself is made anew."""
+    box = ("--box", "10,20,40,60")
+    annotations, foreign = tmp_path / "annotations.json", tmp_path / "mine.png"
+    annotations.write_text('{"images": []}')
+    Image.new("RGB", (5, 5)).save(foreign)
+    for words, sentence in (
+        (("predict", saved, picture, *box, "--results", saved), r"must end in \.json"),
+        (("predict", saved, picture, *box, "--results", annotations), "was not made by this command"),
+        (("predict", saved, picture, *box, "--results", tmp_path / "none" / "x.json"), "make .*none"),
+        (("predict", saved, picture, *box, "--draw", picture), "is what is read"),
+        (("predict", saved, picture, *box, "--draw", foreign), "was not made by this command"),
+        (("evaluate", saved, "--data", DATA, "--results", annotations), "was not made by this command"),
+        (("pack", saved, saved.with_name("checkpoint.previous.pt")), r"must end in \.safetensors"),
+        (("draw", annotations, DATA, foreign), "was not made by this command"),
+    ):
+        before = {path: path.read_bytes() for path in (saved, picture, annotations, foreign)}
+        with pytest.raises(ValueError, match=sentence):
+            command(*words)
+        assert {path: path.read_bytes() for path in before} == before
+    for _ in range(2):
+        command("predict", saved, picture, *box, "--results", tmp_path / "r.json", "--draw", tmp_path / "d.png")
+        command("pack", saved, tmp_path / "p.safetensors")
 
 
 def true_boxes(file, category=1):

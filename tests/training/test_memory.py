@@ -92,6 +92,12 @@ def test_a_network_that_no_memory_holds_is_a_sentence(tmp_path):
         run(recipe, tmp_path)
 
 
+def test_an_evaluation_takes_a_gib_of_images_at_most():
+    assert memory.evaluation_batch(500, (224, 224)) == 500
+    assert memory.evaluation_batch(128, (4096, 4096)) == 5
+    assert memory.evaluation_batch(128, (2**16, 2**16)) == 1
+
+
 def test_what_just_fits_is_taken(monkeypatch):
     """The bound is all of the device's memory; where that is unknown nothing is refused."""
     monkeypatch.setattr(memory, "whole_mib", lambda device: 1024)

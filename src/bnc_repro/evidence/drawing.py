@@ -80,7 +80,8 @@ def results(file: str | Path, root: str | Path, split: str = SPLIT, count: int =
     for entry in sorted(entries, key=lambda entry: entry["score"]):
         by_image.setdefault(entry["image_id"], []).append(entry)
     images = list(by_image)
-    chosen = [images[i] for i in sorted({round(position) for position in np.linspace(0, len(images) - 1, count)})]
+    places = np.linspace(0, len(images) - 1, min(count, len(images)))
+    chosen = [images[i] for i in sorted({round(place) for place in places})]
     columns = min(4, len(chosen))
     figure, axes = plt.subplots(
         math.ceil(len(chosen) / columns),
@@ -96,7 +97,7 @@ def results(file: str | Path, root: str | Path, split: str = SPLIT, count: int =
         for entry in by_image[image]:
             person(ax, skeleton, entry, above)
         title = f"{names[image]}: {max(entry['score'] for entry in by_image[image]):.2f}"
-        ax.set_title(title + _when_nothing(by_image[image], above), fontsize=9)
+        ax.set_title(title + _when_nothing(by_image[image], above), fontsize=9, parse_math=False)
     return figure
 
 
@@ -131,7 +132,7 @@ def predictions(
             ax.add_patch(plt.Rectangle((box[0], box[1]), box[2], box[3], fill=False, linestyle="--", color="white"))
         for entry in entries[column]:
             person(ax, skeleton, entry, above)
-        ax.set_title(picture.name + _when_nothing(entries[column], above), fontsize=9)
+        ax.set_title(picture.name + _when_nothing(entries[column], above), fontsize=9, parse_math=False)
     return figure
 
 

@@ -4,14 +4,13 @@ import pandas as pd
 
 from ..recipe.parameters import PLACEMENTS
 from . import statistics
+from .conditions import at_the_common_rate, conditions, place_of
 from .judgement import (
     LEVEL,
     OPTIMIZERS,
     OverConditions,
     Pair,
     Test,
-    at_the_common_rate,
-    conditions,
     diverged,
     hand_made,
     hardest,
@@ -22,7 +21,6 @@ from .judgement import (
     over_conditions,
     paired,
     pairs_of,
-    place_of,
     tests,
 )
 from .rows import UNITS, by_arm

@@ -15,13 +15,21 @@ Learning rates: an estimator may have rows at its own best rate and at one rate 
 effect between unequal rates may be the rates'. It is decided only if it shows at the common rate too.
 """
 
-from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ..recipe.parameters import PLACEMENTS
-from ..recipe.schema import LEARNT, Recipe, learnt
+from ..recipe.schema import LEARNT, learnt
 from . import statistics
+from .conditions import (
+    Place,
+    at_common_rate,
+    at_own_rates,
+    by_condition_of,
+    common_rate_of,
+    conditions,
+    own_rates_of,
+    place_of,
+)
 from .rows import UNITS, by_arm
 from .statistics import Estimate
 
@@ -31,87 +39,11 @@ CLAIMS = (
     ("H2", "mlp above linear", "mlp"),
     ("H5", f"{REACHED} above each hand-made", REACHED),
 )
-BLOCK = Recipe.block  # of the trunk that no condition names
 OPTIMIZERS = ("adam", "sgd")
 LEVEL = 0.05
 MARGINS = {"points": 0.5}  # within so much of each other two estimators are equivalent
 OTHER_MARGIN = 0.005  # of AP and PCK
 FLAT = 1e-5  # a derivative that varies by less, relative to its largest value, is a constant in float32
-
-
-class Place(NamedTuple):
-    """What arms must share to be compared."""
-
-    placement: str
-    optimizer: str
-    block: str
-    scale: str
-
-    @property
-    def answers(self) -> bool:
-        """Whether claims are judged here for the title: on Bi-Real's blocks at the contest's own scale."""
-        return (self.block, self.scale) == (BLOCK, "")
-
-    @property
-    def words(self) -> list[str]:
-        """Each part as a condition is called by it; those that no condition names are empty."""
-        return ["" if part == BLOCK else part for part in self]
-
-
-def place_of(row: dict) -> Place:
-    """Where a row's arm is compared."""
-    recipe = row["recipe"]
-    return Place(row["placement"], recipe["optimizer"], recipe.get("block", BLOCK), row.get("scale", ""))
-
-
-def conditions(rows: list[dict]) -> dict[str, list[dict]]:
-    """The rows of each condition at every estimator's own rate, with the estimator as their arm. A condition is called
-    by what differs between the rows: the placement, the optimizer, both ("weights-adam") or, where there is only one,
-    nothing (""); by its blocks where they are not Bi-Real's ("adam-reactnet"), and by its scale."""
-    return {condition: _at_own_rates(condition_rows) for condition, condition_rows in _by_condition(rows).items()}
-
-
-def at_the_common_rate(rows: list[dict]) -> dict[str, list[dict]]:
-    """The rows of each condition at the rate that most of its estimators have."""
-    return {condition: _at_common_rate(condition_rows) for condition, condition_rows in _by_condition(rows).items()}
-
-
-def _at_own_rates(rows: list[dict]) -> list[dict]:
-    rates = _own_rates(rows)
-    return [row for row in rows if _rate(row) == rates[row["arm"]]]
-
-
-def _at_common_rate(rows: list[dict]) -> list[dict]:
-    rate = _common_rate(rows)
-    return [row for row in rows if _rate(row) == rate]
-
-
-def _by_condition(rows: list[dict]) -> dict[str, list[dict]]:
-    words = [place_of(row).words for row in rows]
-    differ = [axis for axis, parts in enumerate(zip(*words, strict=True)) if len(set(parts)) > 1]
-    by_condition: dict[str, list[dict]] = {}
-    for row, parts in zip(rows, words, strict=True):
-        condition = "-".join(parts[axis] for axis in differ if parts[axis])
-        by_condition.setdefault(condition, []).append(row | {"arm": row["estimator"]})
-    return by_condition
-
-
-def _rate(row: dict) -> float:
-    return row["recipe"].get("learning_rate", 0.0)
-
-
-def _common_rate(rows: list[dict]) -> float:
-    counts = Counter(rate for _, rate in {(row["arm"], _rate(row)) for row in rows})
-    return max(counts, key=lambda rate: (counts[rate], rate))
-
-
-def _own_rates(rows: list[dict]) -> dict[str, float]:
-    """estimator -> the rate of its rows; of two the one that is not the common one."""
-    common, rates = _common_rate(rows), {}
-    for row in rows:
-        if rates.get(row["arm"], common) == common:
-            rates[row["arm"]] = _rate(row)
-    return rates
 
 
 def identical(rows: list[dict]) -> list[list[str]]:
@@ -233,12 +165,12 @@ class Pair:
 
 def pairs_of(condition: str, rows: list[dict], arm: str, rivals: list[str]) -> dict[str, Pair]:
     """rival -> the pair, in one condition of all the rows; rivals without two pairs of seeds are left out."""
-    every_rate = _by_condition(rows)[condition]
-    at_common = paired(_at_common_rate(every_rate), arm, rivals)
-    rates, rate, margin = _own_rates(every_rate), _common_rate(every_rate), margin_of(every_rate[0]["headline"])
+    every_rate = by_condition_of(rows)[condition]
+    at_common = paired(at_common_rate(every_rate), arm, rivals)
+    rates, rate, margin = own_rates_of(every_rate), common_rate_of(every_rate), margin_of(every_rate[0]["headline"])
     return {
         rival: Pair(arm, rival, difference, (rates[arm], rates[rival]), rate, at_common.get(rival), margin)
-        for rival, difference in paired(_at_own_rates(every_rate), arm, rivals).items()
+        for rival, difference in paired(at_own_rates(every_rate), arm, rivals).items()
     }
 
 

@@ -1,58 +1,15 @@
 """Rows, by arm and seed: those in results/, and those that runs just returned."""
 
 import json
-import reprlib
 from collections.abc import Iterable
-from pathlib import Path
 
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.profiles import arm_fields, experiment_section, recipe_of, seeds_of
 from ..run import ledger
+from ..run.ledger import read_row
 
 UNITS = {"top1": "points", "AP": "AP", "PCK": "PCK@0.2"}
-
-
-FORM: dict[str, type | tuple[type, ...]] = {  # what readers of a row rely on
-    "experiment": str,
-    "profile": str,
-    "fingerprint": str,
-    "fingerprints": dict,
-    "title": str,
-    "seed": int,
-    "status": str,
-    "headline": str,
-    "metrics": dict,
-    "recipe": dict,
-    "curve": list,
-}
-
-
-def read_row(path: Path) -> dict:
-    """The row in a file. Raises ValueError, naming the file, for one that is damaged or of another form."""
-    remedy = "take it from git again, or remove it and run its command again"
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is empty" if path.stat().st_size == 0 else "no JSON"
-        raise ValueError(f"{path} cannot be read as a row ({why}); {remedy}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{path} holds {reprlib.repr(row)}, which is no row; {remedy}")
-    for key, kind in FORM.items():
-        if not isinstance(row.get(key), kind) or isinstance(row[key], bool):
-            raise ValueError(f"{path} is no whole row: its key {key} is {reprlib.repr(row.get(key))}; {remedy}")
-    broken = [key for key, value in row["metrics"].items() if type(value) not in (int, float, type(None), str, list)]
-    if broken:
-        value = reprlib.repr(row["metrics"][broken[0]])
-        raise ValueError(f"{path}: its metric {broken[0]} is {value}, no number; {remedy}")
-    for part in ("recipe", "data", "source"):
-        if not isinstance(row["fingerprints"].get(part), str):
-            raise ValueError(f"{path} is no whole row: fingerprints.{part} is missing; {remedy}")
-    try:
-        make_recipe(**row["recipe"])
-    except ValueError as error:
-        raise ValueError(f"{path} has a recipe that is none today: {error}") from error
-    return row
 
 
 def by_arm(rows: Iterable[dict], metric: str | None = None) -> dict[str, dict[int, float]]:

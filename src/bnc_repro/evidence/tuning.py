@@ -15,8 +15,8 @@ from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.expansion import arms_with_grids, grid
 from ..recipe.profiles import arm_fields, experiment_section, recipe_of, tuned
+from ..run.ledger import read_row
 from ..run.plan import Job
-from .rows import read_row
 
 
 def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:

@@ -8,6 +8,7 @@ A finding is something that would stop, spoil or silently shrink a data set. Pic
 by their EXIF tag are read correctly, so they are notes, not findings.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def check_images(folder, notes=None, readable=None):
                 f"{loose[0].name}: move each into its class's folder (ImageNet: run valprep.sh)"
             )
         hidden = [path for path in (folder / split).glob(".*") if path.is_dir()]
-        hidden += [path for path in (folder / split).glob("*/**/.*") if path.suffix.lower() in IMG_EXTENSIONS]
+        hidden += [path for path in (folder / split).glob("*/**/.*") if path.name.lower().endswith(IMG_EXTENSIONS)]
         findings += [
             f"{path} is hidden, and would be read as a {'class' if path.is_dir() else 'picture'} all the "
             "same: remove it (copies from other systems leave such files)"
@@ -57,10 +58,12 @@ def check_images(folder, notes=None, readable=None):
             findings.append(f"{folder / split} has no class folders: make one per class, with its pictures")
         for name in sorted(classes[split]):
             before = len(suspects)
-            for path in shown((folder / split / name).rglob("*")):
-                if path.suffix.lower() in IMG_EXTENSIONS:
+            for path in shown(_files(folder / split / name)):
+                if not _is_text(path):
+                    findings.append(f"{path!a} has a name that is no UTF-8 text: rename it, a manifest cannot hold it")
+                elif path.name.lower().endswith(IMG_EXTENSIONS):  # as torchvision looks at it
                     suspects.append(path)
-                elif not path.is_dir():
+                else:
                     findings.append(
                         f"{path} is not a picture by its name and would be skipped: "
                         "remove it, or convert it to JPEG or PNG"
@@ -84,6 +87,19 @@ def check_images(folder, notes=None, readable=None):
     faults = [fault for fault, _ in look_at_pictures(suspects, notes)]
     readable += [path for path, fault in zip(suspects, faults) if not fault]
     return findings + [fault for fault in faults if fault]
+
+
+def _files(folder):
+    """Every file below a folder, through links to folders too, as torchvision reads them."""
+    return [Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names]
+
+
+def _is_text(path):
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def shown(paths):

@@ -44,13 +44,22 @@ def load(data: Data, train: bool) -> "ImageArrays | ImageFolders":
     source_class = {"fashion_mnist": FashionMNIST, "cifar10": datasets.CIFAR10}[data.kind]
     try:
         source = source_class(root, train=train or data.validation > 0)
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+    except (RuntimeError, OSError, ValueError, AssertionError, KeyError) as error:
         raise ValueError(f"{complaint}; what is there is incomplete or damaged ({error})") from error
-    images = torch.as_tensor(source.data)
+    images, labels = torch.as_tensor(source.data), torch.as_tensor(source.targets)
     images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
-    if len(images) != len(source.targets):
-        raise ValueError(f"{complaint}; what is there has {len(images)} images and {len(source.targets)} labels")
-    return ImageArrays(images, torch.as_tensor(source.targets), source.classes, data, train)
+    if len(images) != len(labels):
+        raise ValueError(f"{complaint}; what is there has {len(images)} images and {len(labels)} labels")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(source.classes):
+        odd = int(labels.max()) if int(labels.max()) >= len(source.classes) else int(labels.min())
+        raise ValueError(f"{complaint}; what is there is damaged: it has the label {odd}, and no class of that number")
+    if tuple(images.shape[2:]) != data.image_size:
+        height, width = images.shape[2:]
+        raise ValueError(
+            f"the images of kind {data.kind} in {root} have {height} x {width} px, recipe key data.image_size says "
+            f"{list(data.image_size)}: say [{height}, {width}], or copy the images again if that is not their size"
+        )
+    return ImageArrays(images, labels, source.classes, data, train)
 
 
 def _other_kind(root: Path, kind: str) -> str:
@@ -87,6 +96,8 @@ def picture(file: str | Path, data: Data) -> Tensor:
 
 def _decoded(root: Path, data: Data, train: bool) -> "ImageArrays":
     files, labels, classes = _listed(root, data, train)
+    if not files:
+        raise ValueError(f"{root} has no picture that can be read; `python -m bnc_repro data check {root}` says why")
     all_of_them = replace(data, train_limit=0, validation=0.0)  # they are chosen already
     stamps = tuple(Path(file).stat().st_mtime_ns for file in files)
     return ImageArrays(_pixels(tuple(files), stamps, data.image_size), labels, classes, all_of_them, train)

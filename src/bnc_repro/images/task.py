@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..recipe.schema import Recipe
 from ..training import distributed
 from ..training.loader import loader
+from ..training.memory import evaluation_batch
 from ..training.task import Task, build_network, on_device
 from .networks import CLASSIFIERS
 from .pictures import STATISTICS, normalise
@@ -70,7 +71,8 @@ def accuracy(
     network.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     share = distributed.share(len(test_set))
-    for batch in loader(test_set, share, EVALUATION_BATCH, recipe.data.workers, device):
+    at_once = evaluation_batch(EVALUATION_BATCH, recipe.data.image_size)
+    for batch in loader(test_set, share, at_once, recipe.data.workers, device):
         logits, labels = network(normalise(batch["image"], recipe.data.kind)), batch["label"]
         sums += torch.stack(
             [

@@ -6,7 +6,7 @@ first seed is packed, never its best.
 
 from pathlib import Path
 
-from ..evidence.judgement import BLOCK
+from ..evidence.conditions import BLOCK
 from ..evidence.rows import published
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiments

@@ -9,13 +9,14 @@ import nbformat
 from PIL import Image
 
 from ..evidence import plots, speed, tables, tuning, verdict
-from ..evidence.rows import published, read_row
+from ..evidence.rows import published
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.expansion import arms_with_grids
 from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, seeds_of
 from ..recipe.schema import EXPERIMENTS, PROFILES, Recipe
 from ..run.identity import data_fingerprint, folder_of
+from ..run.ledger import read_row
 from ..training.checkpoint import atomic, write_json
 from ..training.progress import log
 from . import models, notebook, sources

@@ -51,6 +51,8 @@ def write_state(experiment: str, profile: str, target: str | None) -> Path:
     recipes = [recipe_of(experiment, profile, arm) for arm in section["arms"]]
     folders = {recipe.data.root: recipe.data.folder for recipe in recipes}
     path = project_root() / (target or f"runs/{profile}/data/{experiment}.json")
+    if path.suffix != ".json":
+        raise ValueError(f"--target {target} must end in .json, which says what will be in it")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {root: data_fingerprint(folder) if folder.is_dir() else None for root, folder in folders.items()})
     return path

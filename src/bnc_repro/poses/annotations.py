@@ -5,7 +5,6 @@ than COCO's, so nobody below it asks again; `faults` names what is of the right 
 """
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +88,7 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number that a coordinate can be."""
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST_PX
+    return type(value) in (int, float) and abs(value) <= LARGEST_PX
 
 
 def is_box(value: object) -> bool:
@@ -208,6 +207,13 @@ def _faults(document: dict, file: Path, folder: Path, skeleton: Skeleton | None,
             f"was passed {count}: pass this data set's own, or none"
         )
         return
+    listed = {other["id"] for other in document["categories"]}
+    for entry in document["annotations"]:
+        if entry["category_id"] not in listed:
+            yield (
+                f"{file}: annotation {entry['id']} is of category {entry['category_id']}, which the file does not "
+                "list: correct it, add the category, or remove the annotation"
+            )
     present = set(os.listdir(folder)) if folder.is_dir() else set()
     images = {image["id"]: image for image in document["images"]}
     for image in document["images"]:

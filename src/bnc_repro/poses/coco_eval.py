@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ..training.checkpoint import atomic
 from .annotations import cut_box, faults, is_box, is_number, is_whole, load_annotations, load_file, load_json
 from .categories import category_of, of_category
 from .measures import oks
@@ -192,7 +193,8 @@ def to_results(
 
 def save_results(results: list[dict], file: str | os.PathLike) -> Path:
     """Write a results list as JSON and return its path."""
-    Path(file).write_text(json.dumps(results, allow_nan=False), encoding="utf-8")
+    with atomic(Path(file)) as temporary:
+        temporary.write_text(json.dumps(results, allow_nan=False), encoding="utf-8")
     return Path(file)
 
 

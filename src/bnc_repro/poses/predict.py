@@ -13,6 +13,7 @@ from ..images.pictures import normalise
 from ..recipe.schema import Recipe
 from ..training import distributed
 from ..training.loader import loader
+from ..training.memory import evaluation_batch
 from . import coco_eval
 from .crops import CropBatches
 from .heatmaps import decode, flip_back, to_image
@@ -38,7 +39,8 @@ def predict(
     """Keypoints (N, K, 2) in px of the pictures and their scores (N, K), one row per person of `crops`."""
     network.eval()
     share, points, scores = distributed.share(len(crops)), [], []
-    for batch in loader(crops, share, EVALUATION_BATCH, recipe.data.workers, device):
+    at_once = evaluation_batch(EVALUATION_BATCH, recipe.data.image_size)
+    for batch in loader(crops, share, at_once, recipe.data.workers, device):
         x = normalise(batch["image"], "coco")
         heatmaps = to_maps(network(x), recipe)
         if recipe.pose.flip_test:

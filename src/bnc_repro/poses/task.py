@@ -176,7 +176,7 @@ def predict_pictures(
         )
         crops = CropBatches("", VALIDATION, recipe.data.image_size, people=person, skeleton=known)
         points, scores = predict(network, crops, recipe, device)
-        rounded = np.concatenate((points[0], scores[0][:, None].clip(max=1)), 1).round(2).tolist()
+        rounded = np.concatenate((points[0], scores[0][:, None].clip(max=1)), 1).astype(np.float64).round(2).tolist()
         yield {"keypoints": dict(zip(labels, rounded, strict=True))}
 
 

@@ -53,7 +53,9 @@ _CoreLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def read_yaml(text: str) -> Any:
     """The value of a YAML text, by the rules of YAML 1.2. Raises ValueError, in one sentence, for what is no YAML."""
     try:
-        return yaml.load(text, Loader=_CoreLoader)  # a subclass of SafeLoader: plain values only
+        value = yaml.load(text, Loader=_CoreLoader)  # a subclass of SafeLoader: plain values only
+        _check_size(value, {})
+        return value
     except RecursionError as error:
         raise ValueError(f"{text.splitlines()[0][:60]!r} ... is nested too deep; write it flatter") from error
     except ValueError as error:
@@ -65,6 +67,23 @@ def read_yaml(text: str) -> Any:
         problem = getattr(error, "problem", error)
         first = (text.splitlines() or [""])[0][:60]
         raise ValueError(f"{first!r} ... is no YAML{line}: {problem}") from error
+
+
+MOST_VALUES = 100_000  # of a YAML text, what it refers to (*name) counted each time
+
+
+def _check_size(value: Any, counts: dict[int, int]) -> int:
+    """How many values a value holds. Raises ValueError for one that refers to itself, or that grows without end by
+    what it refers to; `counts` has those of the lists and mappings that were looked at."""
+    if not isinstance(value, (list, dict)):
+        return 1
+    if id(value) not in counts:
+        counts[id(value)] = MOST_VALUES  # while it is looked at
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_check_size(part, counts) for part in parts)
+    if counts[id(value)] >= MOST_VALUES:
+        raise yaml.YAMLError(f"it refers to itself, or holds more than {MOST_VALUES} values by what it refers to")
+    return counts[id(value)]
 
 
 def build_typed(cls: type, values: dict, prefix: str = ""):

@@ -2,6 +2,7 @@
 remedy. Below this, sections are what they claim to be.
 """
 
+import reprlib
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -58,7 +59,7 @@ def _keys(values: dict, allowed: tuple[str, ...], kind: str) -> None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -17,6 +17,7 @@ PROFILES = ("sample", "small", "gpu", "paper", "presets")  # presets: the ablati
 MOST_CHANNELS, MOST_BLOCKS, MOST_STAGES, MOST_PX = 4096, 200, 8, 4096
 MOST_WORKERS, MOST_EPOCHS, MOST_IMAGES, MOST_SEED = 256, 100_000, 1_000_000, 2**32 - 1
 MOST_GATES = 100
+MOST_RATE = 1e38  # of learning, of decay; float32 holds no more
 LEARNT = ("linear", "mlp")
 # what data.root must be, and how to get it
 EXPECTED = {
@@ -40,9 +41,9 @@ def at_least(least: float, default: float, most: float = math.inf) -> Any:
     return field(default=default, metadata={"least": least} | ({"most": most} if most < math.inf else {}))
 
 
-def above_zero(default: float) -> Any:
-    """A finite number above 0."""
-    return field(default=default, metadata={"above": 0})
+def above_zero(default: float, most: float) -> Any:
+    """A number above 0 and up to `most`; more would be a slip of the keyboard."""
+    return field(default=default, metadata={"above": 0, "most": most})
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ class Data:
     kind: str = one_of(*EXPECTED)
     category: str | int = ""  # of annotations with several that have keypoints, by name or id; "": with most people
     train_limit: int = at_least(0, 0, 2**31)  # the first so many training images (drawn evenly per class), 0: all
-    validation: float = at_least(0, 0.0)  # share of those that is held out and judged in place of the test images
+    validation: float = at_least(0, 0.0, 0.5)  # share of those that is held out and judged in place of the test images
     image_size: tuple[int, int] = (28, 28)  # height, width in px
     augment: str = one_of("none", "flip", "shift", "crop", "pose")  # crop: random resized
-    lighting: float = at_least(0, 0.0)  # standard deviation of the PCA colour noise
+    lighting: float = at_least(0, 0.0, 255)  # standard deviation of the PCA colour noise
     in_memory: bool = False  # imagefolder: decode every picture once, at `image_size`, and keep it
-    max_bad_share: float = at_least(0, 0.0)  # of the training pictures, that a run may do without
+    max_bad_share: float = at_least(0, 0.0, 1)  # of the training pictures, that a run may do without
     workers: int = at_least(0, 0, MOST_WORKERS)
 
     @property
@@ -72,7 +73,7 @@ class Data:
 class Pose:
     """What only keypoint training knows; heatmaps are a quarter of the image in each direction."""
 
-    sigma_px: float = above_zero(2.0)  # of a target, in heatmap pixels
+    sigma_px: float = above_zero(2.0, MOST_PX)  # of a target, in heatmap pixels
     loss: str = one_of("squares", "cross_entropy")
     decode: str = one_of("dark", "dark_edge", "quarter", "argmax", default="dark")
     flip_test: bool = True
@@ -105,21 +106,21 @@ class Recipe:
     epochs: int = at_least(0, 1, MOST_EPOCHS)  # 0: nothing is trained, what init_from names is judged
     batch_size: int = at_least(1, 128, MOST_IMAGES)  # of all processes and micro-batches together
     accumulate: int = at_least(1, 1, MOST_IMAGES)  # micro-batches that a process works through for one step
-    learning_rate: float = above_zero(1e-3)
+    learning_rate: float = above_zero(1e-3, MOST_RATE)
     base_batch_size: int = at_least(
         0, 0, MOST_IMAGES
     )  # that learning_rate is meant for, 0: batch_size; see optim.batch_factor
     optimizer: str = one_of("adam", "adamw", "sgd")
-    weight_decay: float = at_least(0, 0.0)
-    momentum: float = at_least(0, 0.9)  # of sgd
+    weight_decay: float = at_least(0, 0.0, MOST_RATE)
+    momentum: float = at_least(0, 0.9, 1)  # of sgd
     schedule: str = one_of("linear", "cosine", "steps", "constant")
     milestones: tuple[int, ...] = ()  # epochs at which "steps" divides the rate by 10
     warmup_epochs: float = at_least(0, 0.0)
     released_schedule: bool = False  # first epoch at rate 1 - 1/E, last at 0, as the released code steps
-    classifier_learning_rate: float = at_least(0, 1e-3)
+    classifier_learning_rate: float = at_least(0, 1e-3, MOST_RATE)
     classifier_milestones: tuple[int, ...] = ()
     teacher: str = ""  # twin | torchvision/resnet34 | a checkpoint of this project | "": none
-    distillation: float = at_least(0, 0.0)  # weight of the teacher's loss; the labels keep the rest
+    distillation: float = at_least(0, 0.0, 1)  # weight of the teacher's loss; the labels keep the rest
     precision: str = one_of("float32", "bfloat16", "float16")
     compile: bool = False  # torch.compile; where that fails the run says so and goes on without. Nothing for the
     # schedules of fda, recu and reste, which it compiles anew at each step until it gives up
@@ -159,12 +160,10 @@ def check(recipe: Recipe) -> None:
             raise ValueError(f"recipe key {key} must be one of {choices}, got {value!r}")
         if "least" in bounds and not bounds["least"] <= value < math.inf:
             raise ValueError(f"recipe key {key} must be finite and at least {bounds['least']}, got {value}")
-        if "most" in bounds and value > bounds["most"]:
-            raise ValueError(f"recipe key {key} must be at most {bounds['most']}, got {value}")
         if "above" in bounds and not bounds["above"] < value < math.inf:
             raise ValueError(f"recipe key {key} must be above {bounds['above']} and finite, got {value}")
-    if recipe.distillation > 1:
-        raise ValueError(f"recipe key distillation is a share from 0 to 1, got {recipe.distillation}")
+        if "most" in bounds and value > bounds["most"]:
+            raise ValueError(f"recipe key {key} must be at most {bounds['most']}, got {value}")
     if bool(recipe.teacher) != (recipe.distillation > 0):
         raise ValueError("recipe keys teacher and distillation belong together: give both, or neither ('' and 0)")
     if not recipe.epochs and (recipe.init_from in ("", "float_weights") or recipe.teacher):
@@ -233,8 +232,8 @@ def _check_experiment(recipe: Recipe) -> None:
 
 def _check_schedule(recipe: Recipe) -> None:
     for key in ("milestones", "classifier_milestones"):
-        if any(epoch < 1 for epoch in getattr(recipe, key)):
-            raise ValueError(f"recipe key {key} names epochs from 1 on, got {list(getattr(recipe, key))}")
+        if not all(1 <= epoch <= MOST_EPOCHS for epoch in getattr(recipe, key)):
+            raise ValueError(f"recipe key {key} names epochs from 1 to {MOST_EPOCHS}, got {list(getattr(recipe, key))}")
     if bool(recipe.milestones) != (recipe.schedule == "steps"):
         raise ValueError("recipe keys milestones and schedule: steps belong together: give both, or neither")
     if recipe.epochs and recipe.warmup_epochs >= recipe.epochs:
@@ -258,8 +257,6 @@ def _check_data(data: Data) -> None:
             raise ValueError(f"recipe key data.{key} means nothing for these images (kind {data.kind!r}); leave it out")
     if data.category != "" and data.kind != "coco":
         raise ValueError(f"recipe key data.category is of annotations, kind {data.kind!r} has none; leave it out")
-    if data.validation > 0.5:
-        raise ValueError(f"recipe key data.validation is a share of at most 0.5, got {data.validation}")
     least_px = 8 if data.kind == "coco" else 4  # a heatmap is a quarter, and has two cells at least
     if min(data.image_size) < least_px:
         raise ValueError(f"recipe key data.image_size must be at least {least_px} px, got {list(data.image_size)}")

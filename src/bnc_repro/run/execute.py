@@ -5,7 +5,6 @@ on, and a second process on the same run waits.
 """
 
 import datetime
-import json
 import os
 import time
 from contextlib import nullcontext
@@ -93,7 +92,7 @@ def _warn_unless_pinned(profile: str, device: str) -> None:
 
 
 def _read(path: Path) -> dict | None:
-    return json.loads(path.read_text()) if path.is_file() else None
+    return ledger.read_row(path) if path.is_file() else None
 
 
 def _written(path: Path, row: dict) -> dict:

@@ -1,4 +1,4 @@
-"""When a published row is still true: the ledger of code that gives the same digits.
+"""Rows as files, and when a published one is still true: the ledger of code that gives the same digits.
 
 A row was made by some source. It is current if that source has today's fingerprint, or if lines of
 results/equivalent.csv join the two: each says that runs of a profile's experiment were trained by both, on one machine,
@@ -7,8 +7,10 @@ and that every number in their rows was the same. `same_digits` writes the lines
 
 import csv
 import json
+import reprlib
 from pathlib import Path
 
+from ..recipe.build import make_recipe
 from ..recipe.clone import project_root
 from ..training import strict_csv
 from .code import SOURCES
@@ -63,5 +65,46 @@ def is_current(row: dict) -> bool:
 
 def rows(profile: str, folder: str) -> list[dict]:
     """The rows of results/<profile>/<folder>/, an experiment's or those of its tuning."""
-    paths = sorted((project_root() / "results" / profile / folder).glob("*.json"))
-    return [json.loads(file.read_text()) for file in paths]
+    return [read_row(path) for path in sorted((project_root() / "results" / profile / folder).glob("*.json"))]
+
+
+FORM: dict[str, type | tuple[type, ...]] = {  # what readers of a row rely on
+    "experiment": str,
+    "profile": str,
+    "fingerprint": str,
+    "fingerprints": dict,
+    "title": str,
+    "seed": int,
+    "status": str,
+    "headline": str,
+    "metrics": dict,
+    "recipe": dict,
+    "curve": list,
+}
+
+
+def read_row(path: Path) -> dict:
+    """The row in a file. Raises ValueError, naming the file, for one that is damaged or of another form."""
+    remedy = "take it from git again, or remove it and run its command again"
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is empty" if path.stat().st_size == 0 else "no JSON"
+        raise ValueError(f"{path} cannot be read as a row ({why}); {remedy}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{path} holds {reprlib.repr(row)}, which is no row; {remedy}")
+    for key, kind in FORM.items():
+        if not isinstance(row.get(key), kind) or isinstance(row[key], bool):
+            raise ValueError(f"{path} is no whole row: its key {key} is {reprlib.repr(row.get(key))}; {remedy}")
+    broken = [key for key, value in row["metrics"].items() if type(value) not in (int, float, type(None), str, list)]
+    if broken:
+        value = reprlib.repr(row["metrics"][broken[0]])
+        raise ValueError(f"{path}: its metric {broken[0]} is {value}, no number; {remedy}")
+    for part in ("recipe", "data", "source"):
+        if not isinstance(row["fingerprints"].get(part), str):
+            raise ValueError(f"{path} is no whole row: fingerprints.{part} is missing; {remedy}")
+    try:
+        make_recipe(**row["recipe"])
+    except ValueError as error:
+        raise ValueError(f"{path} has a recipe that is none today: {error}") from error
+    return row

@@ -66,10 +66,15 @@ def results_of_validation(model: PoseNetwork, root: Path) -> list[dict]:
 
 
 def image_ids(pictures: Sequence[Path]) -> list[int]:
-    """An id for each picture: the number that it is called, as COCO's pictures are, where all are; else 1, 2, 3."""
-    if all(picture.stem.isdecimal() and is_whole(int(picture.stem)) for picture in pictures):
-        return [int(picture.stem) for picture in pictures]
-    return list(range(1, len(pictures) + 1))
+    """An id for each picture: the number that it is called, as COCO's pictures are, where each is called by another;
+    else 1, 2, 3."""
+    numbers = [int(picture.stem) for picture in pictures if is_called_by_an_id(picture)]
+    return numbers if len(set(numbers)) == len(pictures) else list(range(1, len(pictures) + 1))
+
+
+def is_called_by_an_id(picture: Path) -> bool:
+    """Whether a picture's name is a number that an id can be."""
+    return picture.stem.isdecimal() and len(picture.stem) < 20 and is_whole(int(picture.stem))
 
 
 def parse_box(text: str) -> list[float]:
@@ -78,31 +83,45 @@ def parse_box(text: str) -> list[float]:
         box = [float(number) for number in text.split(",")]
     except ValueError:
         box = []
-    if not is_box(box) or min(box[2:]) <= 0:
+    if not is_box(box) or min(box[2:]) < 1:
         raise ValueError(
-            f"--box {text}: write x,y,width,height in px with sides above 0, for instance --box 10,20,80,160"
+            f"--box {text}: write x,y,width,height in px with sides of at least 1, for instance --box 10,20,80,160"
         )
     return box
 
 
-def read_boxes(file: Path, pictures: Sequence[Path], score_above: float = 0.0) -> list[list[Box]]:
-    """Each picture's boxes out of a detector's file in COCO's form; pictures are called by their image ids.
+def read_boxes(file: Path, pictures: Sequence[Path], category: int = 1) -> list[list[Box]]:
+    """Each picture's boxes of a category out of a detector's file in COCO's form; pictures are called by their image
+    ids.
 
-    Raises ValueError for a file of another form and for pictures that are not called by a number.
+    Raises ValueError for a file of another form, for one whose boxes are all of other categories or pictures, and for
+    pictures that are not called by a number, or two by one.
     """
-    if not all(picture.stem.isdecimal() for picture in pictures):
+    if not all(map(is_called_by_an_id, pictures)):
         raise ValueError(f"--detections {file} names pictures by image id: call them by it, as in 000000000139.jpg")
+    numbers = [int(picture.stem) for picture in pictures]
+    if len(set(numbers)) < len(numbers):
+        double = next(number for number in numbers if numbers.count(number) > 1)
+        raise ValueError(f"--detections {file} names pictures by image id, and two are called {double}: name one")
     boxes: dict[int, list[Box]] = {}
-    for row, entry in enumerate(coco_eval.load_list(file, "detection file")):
-        keys = {"image_id": is_whole, "bbox": is_box, "score": is_number}
-        if not isinstance(entry, dict) or not all(key in entry and right(entry[key]) for key, right in keys.items()):
+    found: set[int] = set()
+    right = {"image_id": is_whole, "category_id": is_whole, "bbox": is_box, "score": is_number}
+    for row, said in enumerate(coco_eval.load_list(file, "detection file")):
+        entry: dict = {"category_id": category} | (said if isinstance(said, dict) else {})
+        if not all(key in entry and is_right(entry[key]) for key, is_right in right.items()):
             raise ValueError(
-                f"detection file {file}: entry {row} lacks a whole image_id, a bbox of four numbers or a score: write "
-                "the file in COCO's results form"
+                f"detection file {file}: entry {row} lacks a whole image_id or category_id, a bbox of four numbers or "
+                "a score: write the file in COCO's results form"
             )
-        if entry.get("category_id", 1) == 1 and entry["score"] > score_above:
+        found.add(entry["category_id"])
+        if entry["category_id"] == category and entry["score"] > 0:
             boxes.setdefault(entry["image_id"], []).append((entry["bbox"], float(entry["score"])))
-    return [boxes.get(int(picture.stem), []) for picture in pictures]
+    if found and not boxes.keys() & set(numbers):
+        raise ValueError(
+            f"detection file {file} has no box of category {category} in any of {len(numbers)} pictures (it has "
+            f"categories {', '.join(map(str, sorted(found)[:5]))}): name its pictures, or give boxes that category"
+        )
+    return [boxes.get(number, []) for number in numbers]
 
 
 def people_in(pictures: Sequence[Path], boxes: Sequence[Sequence[Box]], num_keypoints: int) -> People | None:
@@ -161,10 +180,10 @@ def evaluate_detections(model: PoseNetwork, root: Path, detections: Path) -> tup
         results = model.results(coco_eval.read_detections(detections, root, VALIDATION, model.skeleton))
         return coco_eval.evaluate(annotations, results, model.skeleton, measures=coco_eval.ALL_MEASURES), results
     folder = root / VALIDATION if (root / VALIDATION).is_dir() else root
-    pictures = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stem.isdecimal()]
+    pictures = [path for path in sorted(folder.iterdir()) if path.is_file() and is_called_by_an_id(path)]
     if not pictures:
         raise ValueError(
             f"{root} has neither {annotations.relative_to(root)} nor pictures called by their image ids: name a folder "
             "with either"
         )
-    return None, results_in(model, pictures, read_boxes(detections, pictures))
+    return None, results_in(model, pictures, read_boxes(detections, pictures, model.skeleton.category))

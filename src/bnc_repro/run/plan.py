@@ -37,7 +37,7 @@ class Job:
         """The row of this run if it is finished, or published and the environment asks for published rows."""
         path = self.folder / "row.json"
         if path.is_file():
-            return json.loads(path.read_text())
+            return ledger.read_row(path)
         return published_row(self.recipe) if self.reuse_published else None
 
 

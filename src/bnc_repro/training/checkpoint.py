@@ -109,7 +109,7 @@ def load(path: str | Path, translated: Callable[[dict], dict | None] = lambda st
     if state["format"] == FORMAT and state.get("checksum") != checksum(state):
         raise ValueError(f"{path} is damaged: its values do not give its checksum. Delete it, or name another one.")
     for part, kind in PARTS.items():
-        if not isinstance(state.get(part), kind):
+        if not isinstance(state.get(part), kind) or not all(isinstance(name, str) for name in state[part]):
             raise ValueError(f"{path} lacks its {part}: it is no whole checkpoint. Delete it, or name another one.")
     return state
 

@@ -77,6 +77,11 @@ def check_training(recipe: Recipe, make_network: Callable[[Recipe, int], nn.Modu
     )
 
 
+def evaluation_batch(most: int, size: tuple[int, int]) -> int:
+    """So many images of `size` (H, W) at once in evaluation, `most` unless they alone would take more than a GiB."""
+    return max(1, min(most, 2**30 // (3 * 4 * size[0] * size[1])))
+
+
 def refuse_above(needed_mib: float, what: str, remedy: str, device: torch.device) -> None:
     """Raises ValueError when `needed_mib` is more than all of the device's memory."""
     whole_gib = (whole_mib(device) or math.inf) / 1024
