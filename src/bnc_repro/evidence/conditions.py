@@ -41,25 +41,32 @@ def conditions(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of each condition at every estimator's own rate, with the estimator as their arm. A condition is called
     by what differs between the rows: the placement, the optimizer, both ("weights-adam") or, where there is only one,
     nothing (""); by its blocks where they are not Bi-Real's ("adam-reactnet"), and by its scale."""
-    return {condition: at_own_rates(condition_rows) for condition, condition_rows in by_condition_of(rows).items()}
+    return {
+        condition: at_own_rates(condition_rows) for condition, condition_rows in every_rate_by_condition(rows).items()
+    }
 
 
 def at_the_common_rate(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of each condition at the rate that most of its estimators have."""
-    return {condition: at_common_rate(condition_rows) for condition, condition_rows in by_condition_of(rows).items()}
+    return {
+        condition: at_common_rate(condition_rows) for condition, condition_rows in every_rate_by_condition(rows).items()
+    }
 
 
 def at_own_rates(rows: list[dict]) -> list[dict]:
+    """Of a condition's rows, those at every estimator's own rate."""
     rates = own_rates_of(rows)
     return [row for row in rows if rate_of(row) == rates[row["arm"]]]
 
 
 def at_common_rate(rows: list[dict]) -> list[dict]:
+    """Of a condition's rows, those at the rate that most of its estimators have."""
     rate = common_rate_of(rows)
     return [row for row in rows if rate_of(row) == rate]
 
 
-def by_condition_of(rows: list[dict]) -> dict[str, list[dict]]:
+def every_rate_by_condition(rows: list[dict]) -> dict[str, list[dict]]:
+    """The rows of each condition at all their rates, with the estimator as their arm."""
     words = [place_of(row).words for row in rows]
     differ = [axis for axis, parts in enumerate(zip(*words, strict=True)) if len(set(parts)) > 1]
     by_condition: dict[str, list[dict]] = {}
@@ -70,10 +77,12 @@ def by_condition_of(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def rate_of(row: dict) -> float:
+    """The learning rate of a row."""
     return row["recipe"].get("learning_rate", 0.0)
 
 
 def common_rate_of(rows: list[dict]) -> float:
+    """The rate that most estimators of a condition have, of equals the larger."""
     counts = Counter(rate for _, rate in {(row["arm"], rate_of(row)) for row in rows})
     return max(counts, key=lambda rate: (counts[rate], rate))
 

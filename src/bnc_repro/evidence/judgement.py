@@ -24,9 +24,9 @@ from .conditions import (
     Place,
     at_common_rate,
     at_own_rates,
-    by_condition_of,
     common_rate_of,
     conditions,
+    every_rate_by_condition,
     own_rates_of,
     place_of,
 )
@@ -165,7 +165,7 @@ class Pair:
 
 def pairs_of(condition: str, rows: list[dict], arm: str, rivals: list[str]) -> dict[str, Pair]:
     """rival -> the pair, in one condition of all the rows; rivals without two pairs of seeds are left out."""
-    every_rate = by_condition_of(rows)[condition]
+    every_rate = every_rate_by_condition(rows)[condition]
     at_common = paired(at_common_rate(every_rate), arm, rivals)
     rates, rate, margin = own_rates_of(every_rate), common_rate_of(every_rate), margin_of(every_rate[0]["headline"])
     return {
