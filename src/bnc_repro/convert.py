@@ -3,11 +3,14 @@
 Convolutions and linear layers change their class and keep their parameters, so a checkpoint of the float model
 loads strictly. The first and the last of them stay float, as everywhere in this field. ReLU and ReLU6 become
 Hardtanh, as in BinaryNet (1602.02830): after a ReLU no input is negative, and sign would see a constant.
+What is only called after the last layer with weights, an output's ReLU, stays.
 A layer whose weights are used without calling it, as attention does, stays float.
 """
 
 import fnmatch
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -17,8 +20,8 @@ from .binarizers.base import Binarizer
 from .binarizers.registry import get
 from .cost import Cost, cost
 from .layers.binary import BinaryConv2d, BinaryLinear, pruned
-from .layers.ends import ends
-from .layers.inspect import called, prove
+from .layers.ends import WEIGHTED, ends
+from .layers.inspect import called, checked_size, passing, placed, prove
 from .layers.latent import center
 from .layers.sharing import share_evaluator
 
@@ -65,7 +68,7 @@ def binarize(
     *,
     weight_binarizer="mlp",
     activation_binarizer="approx_sign",
-    keep_float: str | Sequence[str] = (),
+    keep_float: str | Sequence[str] | None = (),
     keep_ends: bool = True,
     preset: str = "fixed",
     standardize: bool = False,
@@ -81,16 +84,35 @@ def binarize(
     input_size: (C, H, W) of one input; with it first and last are those of the forward pass, not of the modules'
     order: every layer that reads the input itself, and the last one before each output. Layers that the pass does not
     call stay float, another pass proves each binary layer, and costs are counted.
-    Raises ValueError for a pattern that matches no layer, and for a model without a layer to make binary.
+    replace_relu: put Hardtanh in place of ReLU and ReLU6, if a layer of the model takes signs of its inputs; one that
+    is only called after the last layer with weights stays. Without input_size that is known of nested nn.Sequential
+    alone: an output's ReLU in any other model is replaced too.
+    Raises ValueError for a pattern that matches no layer, for a model without a layer to make binary, for weights that
+    are not finite, and for an input_size that does not pass through it; the model is then as it was.
     """
-    patterns = (keep_float,) if isinstance(keep_float, str) else tuple(keep_float)
+    patterns = (keep_float,) if isinstance(keep_float, str) else tuple(keep_float or ())
+    if weight_binarizer is None and activation_binarizer is None:
+        raise ValueError("weight_binarizer and activation_binarizer are both None: name one, or nothing becomes binary")
     asked = {
         "weight_binarizer": get(weight_binarizer, preset=preset),
         "activation_binarizer": get(activation_binarizer, preset=preset),
     }
     layers = _weighted(model)
-    x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0)) if input_size else None
-    order = list(layers) if x is None else called(model, layers, x)
+    size, x, order = None, None, list(layers)
+    output_activations = {*model.modules()} - _before_the_last(model)
+    if input_size is not None:
+        if any(parameter.is_meta for parameter in model.parameters()):
+            raise ValueError("a model on meta has no numbers to run: leave input_size out, or load its weights first")
+        size = checked_size(input_size)
+        x = placed(model, torch.randn(2, *size, generator=torch.Generator().manual_seed(0)))
+        watched: dict[str, nn.Module] = {
+            name: m for name, m in model.named_modules() if isinstance(m, (*WEIGHTED, *ONE_SIDED))
+        }
+        with passing(size):
+            calls = called(model, watched, x)
+        order = [name for name in dict.fromkeys(calls) if name in layers]
+        end = max((i for i, name in enumerate(calls) if isinstance(watched[name], WEIGHTED)), default=0)
+        output_activations = {watched[name] for name in calls[end:]} - {watched[name] for name in calls[:end]}
     kept = reasons(model, layers, order, patterns)
     if keep_ends:
         kept |= _ends(model, layers, order, kept, x)
@@ -99,24 +121,65 @@ def binarize(
     if not chosen:
         whys = "; ".join(dict.fromkeys(kept.values())) or "the model has none"
         raise ValueError(f"no layer is left to make binary: {whys}")
-    before = cost(model, input_size)[-1] if input_size else None
-    share_evaluator(model)
-    for layer in chosen.values():
-        if isinstance(layer, (BinaryConv2d, BinaryLinear)):  # the second step of two: what is binary stays as it is
-            operands = {name: binarizer or asked[name] for name, binarizer in _binarizers_of(layer).items()}
-            layer._set_binarizers(**operands, standardize=standardize or layer.standardize)
-            continue
-        layer.__class__ = BINARY[type(layer)]
-        assert isinstance(layer, (BinaryConv2d, BinaryLinear))
-        layer._set_binarizers(**asked, standardize=standardize)
-        layer.to(layer.weight.device)  # of a model that was moved before; the classifier keeps its own type
-        layer.train(layer.training)
-        layer.register_forward_hook(_is_called)
-    report = Report(list(chosen), kept, _two_sided(model, kept) if replace_relu else {})
-    if x is not None and input_size:
-        report.before, report.after = before, cost(model, input_size)[-1]
-        report.proved, report.constant = prove(model, chosen, x)
+    _refuse_what_is_not_finite(chosen)
+    before = cost(model, size)[-1] if size else None
+    report = Report(list(chosen), kept, {}, before=before)
+    with _undone_on_failure([model, *(binarizer for binarizer in asked.values() if binarizer is not None)]):
+        share_evaluator(model)
+        for layer in chosen.values():
+            _make_binary(layer, asked, standardize)
+        if replace_relu:
+            report.replaced = _two_sided(model, kept, output_activations)
+        if x is not None and size:
+            with passing(size, "the network with its new binary layers (the model is as it was)"):
+                report.proved, report.constant = prove(model, chosen, x)
+            report.after = cost(model, size)[-1]
     return report
+
+
+@contextmanager
+def _undone_on_failure(roots: Iterable[nn.Module]) -> Iterator[None]:
+    """Where the block raises, every module of `roots` has its class, attributes, children and hooks of before."""
+    modules = {module: type(module) for root in roots for module in root.modules()}
+    attributes = {module: dict(vars(module)) for module in modules}
+    # Emptied and filled again, not replaced: who holds a hook's handle removes it from this very table.
+    tables = [t for held in attributes.values() for t in held.values() if type(t) in (dict, OrderedDict)]
+    before = [dict(table) for table in tables]
+    try:
+        yield
+    except BaseException:
+        for module, kind in modules.items():
+            module.__class__ = kind
+            vars(module).clear()
+            vars(module).update(attributes[module])
+        for table, content in zip(tables, before):
+            table.clear()
+            table.update(content)
+        raise
+
+
+def _make_binary(layer: nn.Module, asked: dict[str, Binarizer | None], standardize: bool) -> None:
+    """Change the class of a float layer; give a binary one the operand that it lacks."""
+    if isinstance(layer, (BinaryConv2d, BinaryLinear)):  # the second step of two: what is binary stays as it is
+        operands = {name: binarizer or asked[name] for name, binarizer in _binarizers_of(layer).items()}
+        layer._set_binarizers(**operands, standardize=standardize or layer.standardize)
+        return
+    layer.__class__ = BINARY[type(layer)]
+    assert isinstance(layer, (BinaryConv2d, BinaryLinear))
+    layer._set_binarizers(**asked, standardize=standardize)
+    if not layer.weight.is_meta:  # there a classifier would lose its start
+        layer.to(layer.weight.device)  # of a model that was moved before; the classifier keeps its own type
+    layer.train(layer.training)
+    layer.register_forward_hook(_is_called)
+
+
+def _refuse_what_is_not_finite(layers: dict[str, nn.Module]) -> None:
+    weights = {name: layer.weight.detach() for name, layer in layers.items() if isinstance(layer.weight, torch.Tensor)}
+    broken = [name for name, weight in weights.items() if not weight.is_meta and not bool(weight.isfinite().all())]
+    if broken:
+        raise ValueError(
+            f"weights of {', '.join(broken)} are not finite: load others, or name the layers in keep_float"
+        )
 
 
 def _weighted(model: nn.Module) -> dict[str, nn.Module]:
@@ -190,15 +253,32 @@ def _ends(
     return which
 
 
-def _two_sided(model: nn.Module, kept: dict[str, str]) -> dict[str, str]:
-    """Put Hardtanh in place of one-sided activations; those of a module whose layers keep_float all names stay."""
-    replaced = {}
+def _before_the_last(module: nn.Module) -> set[nn.Module]:
+    """What a chain of Sequentials calls before its last layer with weights; of any other module, all within."""
+    if type(module).forward is not nn.Sequential.forward:
+        return {*module.modules()}
+    children = [child for child in module._modules.values() if child is not None]  # repeated ones too
+    weighted = [i for i, child in enumerate(children) if any(isinstance(m, WEIGHTED) for m in child.modules())]
+    if not weighted:
+        return set()
+    before = {m for child in children[: weighted[-1]] for m in child.modules()}
+    return before | _before_the_last(children[weighted[-1]])
+
+
+def _two_sided(model: nn.Module, kept: dict[str, str], output_activations: Collection[nn.Module]) -> dict[str, str]:
+    """Put Hardtanh in place of one-sided activations, one for all places of an instance; those of outputs stay, and
+    those of a module whose layers keep_float all names. Without a layer that takes signs of its inputs, all stay."""
+    binary = [module for module in model.modules() if isinstance(module, (BinaryConv2d, BinaryLinear))]
+    if all(layer.activation_binarizer is None for layer in binary):
+        return {}
+    replaced, hardtanh_of = {}, {}
     for path, parent in list(model.named_modules()):
         below = [name for name in _weighted(model) if path and name.startswith(f"{path}.")]
         if below and all(kept.get(name, "").startswith("kept by") for name in below):
             continue
-        for name, child in parent.named_children():
-            if isinstance(child, ONE_SIDED):
-                setattr(parent, name, nn.Hardtanh())
+        for name, child in list(parent._modules.items()):  # named_children leaves out what comes again
+            if isinstance(child, ONE_SIDED) and child not in output_activations:
+                hardtanh = hardtanh_of.setdefault(child, nn.Hardtanh().train(child.training))
+                setattr(parent, name, hardtanh)
                 replaced[f"{path}.{name}".lstrip(".")] = "Hardtanh"
     return replaced

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .binarizers.sign import sign
 from .layers.binary import BinaryConv2d, BinaryLinear
-from .layers.inspect import evaluating
+from .layers.inspect import checked_size, evaluating, passing, placed
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase)
 BITS = 32
@@ -46,22 +46,21 @@ class Cost:
 def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
     """The costs of each layer with weights, of `the rest`, and last of the `total`, for one input (C, H, W).
 
-    The network is left as it was. Raises ValueError if an input of this size does not pass through it.
+    The network is left as it was. Raises ValueError if an input of this size does not pass through it, and for a size
+    that is none.
     """
-    device = next(network.parameters()).device
+    size = checked_size(input_size)
     layers = {name: module for name, module in network.named_modules() if isinstance(module, WEIGHTED)}
     counter = FlopCounterMode(display=False)
-    try:
-        with (
-            evaluating(network),
-            _counted_as_sign(network),
-            _recurrent(layers) as of_recurrent,
-            sdpa_kernel(SDPBackend.MATH),
-            counter,
-        ):
-            network(torch.zeros(1, *input_size, device=device))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise ValueError(f"an input of size {tuple(input_size)} does not pass through the network: {error}") from error
+    with (
+        passing(size),
+        evaluating(network),
+        _counted_as_sign(network),
+        _recurrent(layers) as of_recurrent,
+        sdpa_kernel(SDPBackend.MATH),
+        counter,
+    ):
+        network(placed(network, torch.zeros(1, *size)))
     counted = counter.get_flop_counts()
     top = type(network).__name__
     costs, unseen = [], 0

@@ -35,10 +35,16 @@ def get(binarizer: str | Binarizer | None, *, preset: str = "fixed", **options) 
     instance and None (float) are returned as they are.
 
     `preset` (official, paper, fixed) sets the fields of "linear" and "mlp"; `options` override single fields.
-    Raises ValueError for an unknown name or preset, the nearest known name first, and for a file without such a class.
+    Raises ValueError for an unknown name or preset, the nearest known name first, for a file without such a class, and
+    for what is neither a name nor a binarizer.
     """
     if binarizer is None or isinstance(binarizer, Binarizer):
         return binarizer
+    if not isinstance(binarizer, str):
+        given = getattr(binarizer, "__name__", type(binarizer).__name__)
+        raise ValueError(
+            f"a binarizer is a name such as 'ste', FILE.py:NAME, an instance of Binarizer or None (float), not {given}"
+        )
     file = own_file(binarizer)
     if file:
         return _of_file(file, binarizer.rpartition(":")[2])(**options)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .inspect import evaluating
+from .inspect import evaluating, placed
 
 # Modules that multiply their input by weights, whether or not they have a binary form.
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
@@ -28,7 +28,8 @@ def ends(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
     """The names of the first and of the last weighted layers of `model` for the input x, in the order of their calls.
 
     Either is empty where autograd cannot follow the pass: one under `no_grad`, with activation checkpointing, or that
-    writes into views of its input. `model` is left as it was.
+    writes into views of its input; and for a model that cannot be copied, as one that holds a lock or an open file.
+    `model` is left as it was.
     """
     try:
         reading, fed = _Pass(model, x, cut_outputs=True), _Pass(model, x, cut_outputs=False)
@@ -74,13 +75,16 @@ class _Pass:
         self.wanting: dict[str, None] = {}  # layers whose input wants a gradient, in the order of their calls
         self.leaves: list[tuple[str, Tensor]] = []  # outputs of layers, each a leaf of its own
         self._cut_outputs = cut_outputs
-        model = copy.deepcopy(model).requires_grad_(False)
+        try:
+            model = copy.deepcopy(model).requires_grad_(False)
+        except Exception as error:  # whatever the classes of its attributes raise
+            raise RuntimeError("the model cannot be copied") from error
         within = {child for module in model.modules() if isinstance(module, WEIGHTED) for child in module.children()}
         for name, layer in model.named_modules():
             if isinstance(layer, WEIGHTED) and layer not in within:  # an attention's own projection is a part of it
                 layer.register_forward_pre_hook(partial(self._enter, name), with_kwargs=True)
                 layer.register_forward_hook(partial(self._leave, name))
-        x = x.to(next(model.parameters()).device).clone().requires_grad_(cut_outputs)
+        x = placed(model, x).clone().requires_grad_(cut_outputs)
         with evaluating(model), torch.enable_grad():
             self.output = model(x * 1)  # times 1: what is changed in place is no leaf
 

@@ -1,6 +1,8 @@
-"""Every way to watch a forward pass: evaluation mode, call order, operands, health, the first number that is none."""
+"""Every way to watch a forward pass: its input, evaluation mode, call order, operands, health, the first number that
+is none."""
 
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -27,6 +29,33 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
         for module, mode in modes.items():
             module.training = mode
+
+
+def placed(network: nn.Module, x: Tensor) -> Tensor:
+    """x on the device and in the floating type of the first floating parameter of `network`, if it has one."""
+    first = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
+    return x if first is None else x.to(first.device, first.dtype if x.is_floating_point() else None)
+
+
+def checked_size(input_size: Sequence[int]) -> tuple[int, ...]:
+    """`input_size` as a tuple. Raises ValueError for anything but one or more positive whole numbers."""
+    try:
+        size = tuple(operator.index(length) for length in input_size)
+    except TypeError:
+        size = ()
+    if not size or min(size) < 1:
+        raise ValueError(f"input_size takes positive whole numbers such as (3, 224, 224), not {input_size!r}")
+    return size
+
+
+@contextmanager
+def passing(input_size: tuple[int, ...], network: str = "the network") -> Iterator[None]:
+    """Whatever a forward pass raises becomes a ValueError of one sentence that names the input's size."""
+    try:
+        yield
+    except Exception as error:
+        why = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ValueError(f"an input of size {input_size} does not pass through {network}: {why}") from error
 
 
 def watch(network: nn.Module, x: Tensor) -> list[dict]:
@@ -57,18 +86,18 @@ def watch(network: nn.Module, x: Tensor) -> list[dict]:
 
 
 def called(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> list[str]:
-    """The names of `layers` in the order in which a forward pass calls them first."""
-    order: dict[str, None] = {}
+    """The names of `layers` in the order of their calls in a forward pass, each as often as it is called."""
+    order: list[str] = []
     handles = [
-        layer.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name)) for name, layer in layers.items()
+        layer.register_forward_pre_hook(lambda *_, name=name: order.append(name)) for name, layer in layers.items()
     ]
     try:
         with evaluating(model):
-            model(x.to(next(model.parameters()).device))
+            model(placed(model, x))
     finally:
         for handle in handles:
             handle.remove()
-    return list(order)
+    return order
 
 
 class _Operands(TorchFunctionMode):
@@ -105,7 +134,7 @@ def prove(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> tuple[li
         handles.append(layer.register_forward_hook(lambda *_: enter("")))
     try:
         with evaluating(model), operands:
-            model(x.to(next(model.parameters()).device))
+            model(placed(model, x))
     finally:
         for handle in handles:
             handle.remove()
