@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
+import threading
 
 import pytest
 import torch
 import torchvision
 from torch import nn
 from torch.nn.utils import prune
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from bnc_repro.convert import binarize
 from bnc_repro.cost import cost, table
@@ -488,3 +490,236 @@ def test_recurrent_layers_are_named_and_counted(layer, products):
     report = binarize(model, input_size=(5, 4))
     assert report.kept == {"recurrent": f"there is no binary {type(layer).__name__}", "head": "the last layer"}
     assert report.binary == report.proved == ["inner"]
+
+
+SIDES = [{}, {"input_size": SIZE}]
+
+
+@pytest.mark.parametrize("options", SIDES)
+def test_a_shared_activation_is_replaced_in_all_its_places(options):
+    """One instance in two places of a Sequential and in another module becomes one Hardtanh, so no sign is constant."""
+    torch.manual_seed(0)
+    act = nn.ReLU().eval()
+    inner = nn.Sequential(nn.Conv2d(8, 8, 1), act, nn.Conv2d(8, 8, 1))
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), act, nn.Conv2d(8, 8, 1), act, inner, nn.Conv2d(8, 2, 1))
+    report = binarize(model, **options)
+    assert report.replaced == dict.fromkeys(["1", "3", "4.1"], "Hardtanh")
+    assert isinstance(model[1], nn.Hardtanh)
+    assert model[1] is model[3] is model[4][1]
+    assert not model[1].training
+    seen = []
+    model[4][2].register_forward_pre_hook(lambda layer, inputs: seen.append(layer.binary_input(*inputs)))
+    model(torch.randn(2, *SIZE))
+    assert set(seen[0].unique().tolist()) == {-1.0, 1.0}
+
+
+def test_an_activation_shared_with_a_part_that_is_kept_stays_there():
+    act = nn.ReLU()
+    kept = nn.Sequential(nn.Conv2d(3, 8, 3), act)
+    head = nn.Sequential(nn.Conv2d(8, 8, 3), act, nn.Conv2d(8, 8, 3), act, nn.Conv2d(8, 2, 1))
+    x = torch.randn(2, *SIZE)
+    before = kept(x)
+    report = binarize(nn.Sequential(kept, head), keep_float="0.*")  # 0.0 is the first layer too
+    assert torch.equal(kept(x), before)
+    assert set(report.replaced) == {"1.1", "1.3"}
+    assert kept[1] is act
+    assert head[1] is head[3]
+
+
+@pytest.mark.parametrize("options", SIDES)
+def test_weights_alone_leave_activations_until_a_layer_takes_signs(options):
+    model = small()
+    assert binarize(model, activation_binarizer=None, **options).replaced == {}
+    assert isinstance(model[1], nn.ReLU)
+    assert set(binarize(model, **options).replaced) == {"1", "4"}
+
+
+@pytest.mark.parametrize("options", SIDES)
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_activation_of_an_output_stays(options, nested):
+    """What ReLU gives after the last layer may exceed 1; the same instance before a layer is replaced everywhere."""
+    act = nn.ReLU()
+    model = nn.Sequential(small(), nn.Sequential(act)) if nested else nn.Sequential(*small(), act)
+    report = binarize(model, **options)
+    assert set(report.replaced) == ({"0.1", "0.4"} if nested else {"1", "4"})
+    last = model[0][-1] if nested else model[-2]
+    nn.init.constant_(last.bias, 50.0)
+    assert model(torch.randn(2, *SIZE)).min() > 1
+    shared = small()
+    shared[1] = shared[4] = act
+    assert set(binarize(nn.Sequential(*shared, act), **options).replaced) == {"1", "4", "9"}
+
+
+def test_the_activation_of_an_output_stays_whatever_the_order_of_modules():
+    """A forward pass shows what is called last, though it was made first."""
+
+    class Regression(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output, self.body = nn.ReLU(), small()
+
+        def forward(self, x):
+            return self.output(self.body(x))
+
+    assert set(binarize(Regression(), input_size=SIZE).replaced) == {"body.1", "body.4"}
+
+
+def test_nothing_to_make_binary_is_refused():
+    with pytest.raises(ValueError, match="weight_binarizer and activation_binarizer are both None"):
+        binarize(small(), weight_binarizer=None, activation_binarizer=None)
+
+
+class Strict(nn.Module):
+    """Refuses in its forward pass what is no torch convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = small()
+        self.body[3].eval()
+        self.hooked = []
+        self.handle = self.body[2].register_forward_hook(lambda *_: self.hooked.append(1))
+
+    def forward(self, x):
+        assert type(self.body[2]) is nn.Conv2d, "no convolution"
+        return self.body(x)
+
+
+def test_a_model_that_refuses_binary_layers_is_left_as_it_was():
+    """Classes, children, hooks, modes, state and outputs are those of before, and it can be made binary anew."""
+    model = Strict()
+    classes = {name: type(module) for name, module in model.named_modules()}
+    modes = {name: module.training for name, module in model.named_modules()}
+    state, x = copy.deepcopy(model.state_dict()), torch.randn(2, *SIZE)
+    before = model.body.eval()(x)
+    model.body.train()
+    model.body[3].eval()
+    with pytest.raises(
+        ValueError, match=r"not pass through the network with its new binary .*as it was\): no convolution"
+    ):
+        binarize(model, input_size=SIZE)
+    assert {name: type(module) for name, module in model.named_modules()} == classes
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert list(model.state_dict()) == list(state)
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
+    assert not model._load_state_dict_pre_hooks
+    assert list(model.body[2]._forward_hooks) == [model.handle.id]
+    assert torch.equal(model.body.eval()(x), before)
+    model.handle.remove()
+    assert not model.body[2]._forward_hooks
+    assert binarize(model.body, input_size=SIZE).proved == ["2", "5"]
+
+
+@pytest.mark.parametrize("make", [threading.Lock, lambda: open(__file__), lambda: (i for i in range(3))])  # noqa: SIM115
+def test_a_model_that_cannot_be_copied_has_its_ends_by_the_order_of_calls(make):
+    model = small()
+    model.held = make()
+    report = binarize(model, input_size=SIZE)
+    assert report.kept == {"0": "the first layer", "8": "the last layer"}
+    assert report.proved == ["2", "5"]
+    if hasattr(model.held, "close"):
+        model.held.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_in_another_floating_type_is_proved_and_counted(dtype):
+    model = small().to(dtype)
+    report = binarize(model, input_size=SIZE)
+    assert report.proved == ["2", "5"]
+    assert report.kept == {"0": "the first layer", "8": "the last layer"}
+    assert report.after.ops < report.before.ops
+    assert model(torch.randn(2, *SIZE, dtype=dtype)).dtype == dtype
+    assert {module.weight.dtype for module in model if isinstance(module, (nn.Conv2d, nn.Linear))} == {dtype}
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = small()
+
+    def forward(self, x, y):
+        return self.body(x + y)
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "why"),
+    [
+        (
+            Pair,
+            SIZE,
+            r"\(3, 64, 64\) does not pass through the network: .*missing 1 required positional argument: 'y'$",
+        ),
+        (lambda: nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 8)), (4,), r"\(4,\) does not pass .*indices"),
+        (small, (4, 64, 64), r"\(4, 64, 64\) does not pass through the network: .*3 channels, but got 4"),
+        (small, (3, 0, 64), r"positive whole numbers such as \(3, 224, 224\), not \(3, 0, 64\)"),
+        (small, (3, -1, 64), r"not \(3, -1, 64\)"),
+        (small, (3, 64.0, 64), r"not \(3, 64.0, 64\)"),
+        (small, (), r"not \(\)"),
+        (small, 16, "not 16"),
+        (nn.ReLU, SIZE, "no layer is left to make binary: the model has none"),
+        (lambda: small().to("meta"), SIZE, "model on meta has no numbers to run: leave input_size out"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused_in_one_line(make, size, why):
+    """And nothing became binary."""
+    model = make()
+    with pytest.raises(ValueError, match=why) as refused:
+        binarize(model, input_size=size)
+    assert "\n" not in str(refused.value)
+    assert not any(isinstance(module, (BinaryConv2d, BinaryLinear)) for module in model.modules())
+
+
+def test_a_model_on_meta_becomes_binary_and_its_classifier_keeps_its_start():
+    """A float checkpoint, assigned, makes it the network that was made binary with its weights."""
+    plain, model = small(), small().to("meta")
+    assert binarize(model).binary == ["2", "5"]
+    state = copy.deepcopy(plain.state_dict())
+    model.load_state_dict(state, assign=True)
+    binarize(plain)
+    x = torch.randn(2, *SIZE)
+    assert torch.equal(model.eval()(x), plain.eval()(x))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    model.train()(x).sum().backward()
+    assert model[2].weight_binarizer.layers[0].weight.grad.any()
+
+
+def test_none_keeps_nothing_by_name():
+    assert binarize(small(), keep_float=None).binary == ["2", "5"]
+
+
+def test_weights_that_are_not_finite_are_named():
+    """Those of layers that would become binary; a layer that stays float may hold what it holds."""
+    model = small()
+    model[2].weight.data[0, 0, 0, 0] = float("nan")
+    model[5].weight.data[1] = float("inf")
+    with pytest.raises(ValueError, match=r"^weights of 2, 5 are not finite: load others, or name the layers in k"):
+        binarize(model)
+    assert type(model[2]) is nn.Conv2d
+    model[5].weight.data[1] = 1.0
+    assert binarize(model, keep_float="2").binary == ["5"]
+
+
+def test_layers_of_other_kinds_stay_float_beside_binary_ones():
+    model = nn.Sequential(nn.Conv1d(2, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 2))
+    report = binarize(model, input_size=(2, 8))
+    assert report.kept == {"0": "there is no binary Conv1d", "5": "the last layer"}
+    assert report.binary == report.proved == ["3"]
+
+
+def test_a_binary_network_is_exported_and_taken_apart():
+    """torch.export, torch.jit.trace without gradients, torch.fx and torchvision's extractor give its numbers."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None, num_classes=10)
+    binarize(model, input_size=SIZE)
+    model.eval()
+    x = torch.randn(2, *SIZE)
+    with torch.no_grad():
+        wanted = model(x)
+        traced = torch.jit.trace(model, x)
+        assert torch.equal(traced(x), wanted)
+        assert torch.equal(torch.export.export(model, (x,)).module()(x), wanted)
+        assert torch.equal(torch.fx.symbolic_trace(model)(x), wanted)
+        parts = create_feature_extractor(model, {"layer2": "middle", "fc": "output"})
+        found = parts(x)
+    assert torch.equal(found["output"], wanted)
+    assert found["middle"].shape == (2, 128, 8, 8)

@@ -129,7 +129,7 @@ def binarize(
         for layer in chosen.values():
             _make_binary(layer, asked, standardize)
         if replace_relu:
-            report.replaced = _two_sided(model, kept, output_activations)
+            report.replaced = _two_sided(model, patterns, output_activations)
         if x is not None and size:
             with passing(size, "the network with its new binary layers (the model is as it was)"):
                 report.proved, report.constant = prove(model, chosen, x)
@@ -265,16 +265,20 @@ def _before_the_last(module: nn.Module) -> set[nn.Module]:
     return before | _before_the_last(children[weighted[-1]])
 
 
-def _two_sided(model: nn.Module, kept: dict[str, str], output_activations: Collection[nn.Module]) -> dict[str, str]:
+def _two_sided(
+    model: nn.Module, patterns: tuple[str, ...], output_activations: Collection[nn.Module]
+) -> dict[str, str]:
     """Put Hardtanh in place of one-sided activations, one for all places of an instance; those of outputs stay, and
     those of a module whose layers keep_float all names. Without a layer that takes signs of its inputs, all stay."""
     binary = [module for module in model.modules() if isinstance(module, (BinaryConv2d, BinaryLinear))]
     if all(layer.activation_binarizer is None for layer in binary):
         return {}
     replaced, hardtanh_of = {}, {}
+    layers = _weighted(model)
+    kept = {name for pattern in patterns for name in fnmatch.filter(layers, pattern)}
     for path, parent in list(model.named_modules()):
-        below = [name for name in _weighted(model) if path and name.startswith(f"{path}.")]
-        if below and all(kept.get(name, "").startswith("kept by") for name in below):
+        below = {name for name in layers if path and name.startswith(f"{path}.")}
+        if below and below <= kept:
             continue
         for name, child in list(parent._modules.items()):  # named_children leaves out what comes again
             if isinstance(child, ONE_SIDED) and child not in output_activations:

@@ -141,3 +141,11 @@ def test_an_exported_evaluation_holds_no_backward_and_the_same_values(name):
     assert torch.equal(program.module()(x), binarizer(x))
     y = binarizer.requires_grad_(False)(x.requires_grad_())
     assert y.grad_fn is not None, "evaluation outside of an export still passes gradients on"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [(3, "int"), (torch.nn.ReLU(), "ReLU"), (Surrogate, "Surrogate"), (["ste"], "list")]
+)
+def test_what_is_neither_name_nor_binarizer_is_refused(given, shown):
+    with pytest.raises(ValueError, match=rf"a name such as 'ste', .* an instance of Binarizer or .*, not {shown}$"):
+        get(given)
