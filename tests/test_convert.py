@@ -723,3 +723,7 @@ def test_a_binary_network_is_exported_and_taken_apart():
         found = parts(x)
     assert torch.equal(found["output"], wanted)
     assert found["middle"].shape == (2, 128, 8, 8)
+
+
+def test_a_network_without_layers_costs_nothing():
+    assert dataclasses.astuple(cost(nn.Sequential(nn.ReLU()), SIZE)[-1]) == ("total", "Sequential", 0, 0, 0, 0)

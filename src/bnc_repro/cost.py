@@ -75,7 +75,7 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
         parameters = sum(p.numel() for p in layer.parameters(recurse=False))
         bits = weights + BITS * (parameters - weights + channels)
         costs.append(Cost(name, type(layer).__name__, parameters, bits, *operations))
-    products = sum(counted["Global"].values()) // 2 + unseen - sum(layer.bops + layer.flops for layer in costs)
+    products = sum(counted.get("Global", {}).values()) // 2 + unseen - sum(layer.bops + layer.flops for layer in costs)
     parameters = sum(p.numel() for p in network.parameters()) - sum(layer.parameters for layer in costs)
     costs.append(Cost("the rest", "norms, activations, functions", parameters, BITS * parameters, 0, products))
     sums = (sum(getattr(layer, key) for layer in costs) for key in ("parameters", "bits", "bops", "flops"))
