@@ -725,5 +725,15 @@ def test_a_binary_network_is_exported_and_taken_apart():
     assert found["middle"].shape == (2, 128, 8, 8)
 
 
+@pytest.mark.parametrize("estimator", ["mlp", "ste", "dsq"])
+def test_a_binary_network_is_traced_with_gradients_on_too(estimator):
+    """What a trace keeps in evaluation is the forward value alone, so it passes the check that torch makes of it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 2, 3))
+    binarize(model, weight_binarizer=estimator)
+    x = torch.randn(1, 3, 16, 16)
+    assert torch.equal(torch.jit.trace(model.eval(), x)(x), model(x))
+
+
 def test_a_network_without_layers_costs_nothing():
     assert dataclasses.astuple(cost(nn.Sequential(nn.ReLU()), SIZE)[-1]) == ("total", "Sequential", 0, 0, 0, 0)

@@ -29,8 +29,9 @@ def _make_evaluators(network: nn.Module, inputs: tuple) -> None:
         return
     sharing: dict[Classifier, list[_BinaryOperands]] = {}
     for layer in _layers(network):
-        if isinstance(layer.weight_binarizer, Classifier) and layer.weight_binarizer.tabulated:
-            sharing.setdefault(layer.weight_binarizer, []).append(layer)
+        binarizer = layer.weight_binarizer
+        if isinstance(binarizer, Classifier) and binarizer.tabulated and binarizer.takes_gradient():
+            sharing.setdefault(binarizer, []).append(layer)
     for classifier, layers in sharing.items():
         if len(layers) > 1:
             evaluator = classifier.evaluator([latent_range(layer.weight, layer.standardize) for layer in layers])
