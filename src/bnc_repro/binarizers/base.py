@@ -71,8 +71,8 @@ class Binarizer(nn.Module):
         return _RuledSign.apply(real(x), self.hard, self.rule) if self.takes_gradient() else self.hard(real(x))
 
     def takes_gradient(self) -> bool:
-        """Whether a backward pass may come: not in no_grad, nor where a network in evaluation is exported or traced, whose
-        file then holds the forward value alone."""
+        """Whether a backward pass may come: not in no_grad, nor where a network in evaluation is exported or traced, as
+        what is kept then holds the forward value alone."""
         exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
         return torch.is_grad_enabled() and (self.training or not exporting)
 
