@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
+from ..training.memory import refuse_above
 
 PACKED, EAGER, CHANNELS_LAST = "packed", "torch float32", "torch float32, channels_last"
 ONNXRUNTIME, ONNXRUNTIME_INT8 = "onnxruntime float32", "onnxruntime int8"
@@ -129,14 +130,20 @@ def compare(
     """Time `packed` beside the float twin of `network` and what else is installed, on `batch` images of noise.
 
     input_size: (H, W). names: the rivals to measure, () for all; "packed" is always there. threads: of each contestant;
-    a packed network shares the images of a batch out to them. Raises ValueError for an unknown name, and for more
-    threads than processors.
+    a packed network shares the images of a batch out to them. Raises ValueError for an unknown name, for more threads
+    than processors, and for more images than memory holds.
     """
     if not 1 <= threads <= (os.cpu_count() or 1):
         raise ValueError(f"threads must be from 1 to the {os.cpu_count()} processors of this machine, got {threads}")
     if unknown := set(names) - set(RIVALS):
         raise ValueError(f"unknown rival {sorted(unknown)[0]!r}; there are {', '.join(RIVALS)}")
     channels = next(m for m in network.modules() if isinstance(m, nn.Conv2d)).in_channels
+    refuse_above(
+        4 * batch * channels * math.prod(input_size) / 2**20,
+        f"{batch} images of {input_size[0]} x {input_size[1]} px at once",
+        "take a smaller batch",
+        torch.device("cpu"),
+    )
     images = torch.randn(batch, channels, *input_size, generator=torch.Generator().manual_seed(0))
     twin = float_twin(network)
     absent: dict[str, str] = {}

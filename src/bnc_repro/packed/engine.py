@@ -54,6 +54,16 @@ def refuse_gradients(x: Tensor) -> None:
         )
 
 
+def refuse_converted(*tensors: Tensor) -> None:
+    """Raise ValueError where .half(), .double() or the like has changed a packed network's own float `tensors`."""
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ValueError(
+                f"packed inference computes in float32, and this packed network was turned to {tensor.dtype}: pack the "
+                "network again and leave it as it is"
+            )
+
+
 def chosen(kernel: str | None) -> tuple[str, str]:
     """The kernel that serves this processor best, or the one that is asked for, and why."""
     from .lanes import HOST

@@ -51,7 +51,7 @@ def save(
 
     Raises ValueError for a network that was packed layer by layer: its float part is a model of its own.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as as_bytes
 
     if packed.plan is None:
         raise ValueError(
@@ -63,7 +63,7 @@ def save(
     )
     header = {"format": FORMAT, "checksum": _checksum(arrays, text), "content": text}
     with atomic(Path(path)) as temporary:  # one entry: safetensors writes several in any order
-        save_file(arrays, temporary, metadata={KEY: json.dumps(header)})
+        temporary.write_bytes(as_bytes(arrays, metadata={KEY: json.dumps(header)}))  # its save_file: for the owner only
     return Path(path).stat().st_size
 
 

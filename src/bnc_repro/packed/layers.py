@@ -14,8 +14,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
-from .engine import as_operator, kernels_at_hand, refuse_gradients, shared_out
-from .packing import fold, negative_and_scale, why_float
+from .engine import as_operator, kernels_at_hand, refuse_converted, refuse_gradients, shared_out
+from .packing import fold, hooked, negative_and_scale, why_float
 
 
 class _PackedLayer(nn.Module):
@@ -25,13 +25,13 @@ class _PackedLayer(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, layer: BinaryConv2d | BinaryLinear) -> None:
+    def __init__(self, layer: BinaryConv2d | BinaryLinear, name: str = "this layer") -> None:
         super().__init__()
         kernels_at_hand()
         why = why_float(layer)
         if why:
-            raise ValueError(f"this layer cannot be computed by bits: {why}")
-        negative, scale = negative_and_scale(layer)
+            raise ValueError(f"{name} cannot be computed by bits: {why}")
+        negative, scale = negative_and_scale(layer, name)
         self.out_features = len(negative)
         self.register_buffer("bits", torch.from_numpy(np.packbits(negative.ravel(), bitorder="little")))
         self.register_buffer("scale", torch.from_numpy(scale).float())
@@ -45,6 +45,17 @@ class _PackedLayer(nn.Module):
         self.shift.copy_(self.shift.double() * scale + shift)
         self.scale.copy_(self.scale.double() * scale)
 
+    def _check(self, x: Tensor) -> None:
+        """Raise ValueError for an input that asks for a gradient, or that is not float32 on the CPU, as the layer's own
+        numbers must be: the kernels read any memory as that."""
+        refuse_gradients(x)
+        if x.dtype != torch.float32 or x.device.type not in ("cpu", "meta"):
+            raise ValueError(
+                f"a packed layer takes float32 on the CPU, got {x.dtype} on {x.device}: call .float().cpu() on its "
+                "input, outside autocast"
+            )
+        refuse_converted(self.scale, self.shift)
+
     def train(self, mode: bool = True):
         """Raises ValueError for True."""
         if mode:
@@ -56,15 +67,13 @@ class PackedConv2d(_PackedLayer):
     """A binary convolution in evaluation: x (N, C, H, W) float32 on the CPU -> (N, O, H', W'). Kernel 3x3 or 1x1,
     stride 1 or 2, zero padding 0 or 1, C by 4. Raises ValueError for a layer that bits cannot compute, and says why."""
 
-    def __init__(self, layer: BinaryConv2d) -> None:
-        super().__init__(layer)
+    def __init__(self, layer: BinaryConv2d, name: str = "this layer") -> None:
+        super().__init__(layer, name)
         self.in_channels, self.kernel_size = layer.in_channels, layer.kernel_size[0]
         self.stride, self.padding = layer.stride[0], int(layer.padding[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        refuse_gradients(x)
-        if x.dtype != torch.float32 or x.device.type not in ("cpu", "meta"):
-            raise ValueError(f"a packed layer takes float32 on the CPU, got {x.dtype} on {x.device}")
+        self._check(x)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"a packed layer of {self.in_channels} channels got {tuple(x.shape)}")
         if min(x.shape[2:]) + 2 * self.padding < self.kernel_size:
@@ -80,17 +89,18 @@ class PackedConv2d(_PackedLayer):
 
 
 class PackedLinear(_PackedLayer):
-    """A binary linear layer in evaluation: x (N, ..., I) float32 on the CPU -> (N, ..., O). I by 4."""
+    """A binary linear layer in evaluation: x (N, ..., I) float32 on the CPU -> (N, ..., O). I by 4. Raises ValueError
+    as `PackedConv2d` does."""
 
-    def __init__(self, layer: BinaryLinear) -> None:
-        super().__init__(layer)
+    def __init__(self, layer: BinaryLinear, name: str = "this layer") -> None:
+        super().__init__(layer, name)
         self.in_features = layer.in_features
 
     def forward(self, x: Tensor) -> Tensor:
-        refuse_gradients(x)
+        self._check(x)
         if x.shape[-1] != self.in_features:
             raise ValueError(f"a packed layer of {self.in_features} inputs got {tuple(x.shape)}")
-        rows = x.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)  # a row of the matrix as a pixel
+        rows = x[None].flatten(0, -2)[None, :, None].permute(0, 3, 1, 2)  # a row of the matrix as a pixel
         y = packed_conv2d(rows, self.bits, self.scale, self.shift, [1, 1, 0])
         return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
 
@@ -108,11 +118,15 @@ def pack_layers(model: nn.Module) -> list[tuple[str, str, str]]:
         why = why_float(module)
         if why is None:
             parent = model.get_submodule(name.rpartition(".")[0])
-            packed[name] = PackedConv2d(module) if isinstance(module, BinaryConv2d) else PackedLinear(module)
+            kind = PackedConv2d if isinstance(module, BinaryConv2d) else PackedLinear
+            packed[name] = kind(module, name)  # pyright: ignore[reportArgumentType]
             setattr(parent, name.rpartition(".")[2], packed[name])
         lines.append((name, "float" if why else "packed", why or ""))
     _fold_norms(model, packed)
-    model.requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model.requires_grad_(False)
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.dim() == 4:  # `.to` would refuse a model that has five dimensions somewhere
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return lines
 
 
@@ -122,8 +136,8 @@ class _Tracer(fx.Tracer):
 
 
 def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
-    """Fold each BatchNorm that alone takes the output of a packed layer, or of a convolution, both called once.
-    A model that cannot be traced keeps its norms."""
+    """Fold each BatchNorm that alone takes the output of a packed layer, or of a convolution, both called once and
+    without hooks. A model that cannot be traced keeps its norms, and so do classes derived from torch's."""
     if not packed:
         return
     graph = None
@@ -136,13 +150,15 @@ def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
         if node.op != "call_module" or calls.count(node.target) != 1 or len(node.args) != 1:
             continue
         norm, before = model.get_submodule(str(node.target)), node.args[0]
-        if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats or not isinstance(before, fx.Node):
+        if type(norm) is not nn.BatchNorm2d or hooked(norm) or not norm.track_running_stats:
+            continue
+        if not isinstance(before, fx.Node):
             continue
         if before.op == "call_module" and calls.count(before.target) == 1 and len(before.users) == 1:
             layer = model.get_submodule(str(before.target))
             if isinstance(layer, PackedConv2d):
                 layer.fold(norm)
-            elif type(layer) is nn.Conv2d:
+            elif type(layer) is nn.Conv2d and not hooked(layer):
                 parent = model.get_submodule(str(before.target).rpartition(".")[0])
                 setattr(parent, str(before.target).rpartition(".")[2], fuse_conv_bn_eval(layer, norm))
             else:
@@ -155,11 +171,18 @@ def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
 def packed_conv2d(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
     """scale (signs of x * weights) + shift: x (N, C, H, W) -> (N, O, H', W') in channels_last; geometry: kernel,
     stride, padding."""
+    if not x.numel():
+        return _empty(x, scale, geometry)
     return _prepared(x, bits, scale, shift, geometry)(x)
 
 
 @torch.library.register_fake(packed_conv2d)
 def _(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
+    return _empty(x, scale, geometry)
+
+
+def _empty(x: Tensor, scale: Tensor, geometry: list[int]) -> Tensor:
+    """An output's memory, not yet written."""
     kernel, stride, padding = geometry
     height, width = ((n + 2 * padding - kernel) // stride + 1 for n in x.shape[2:])
     return x.new_empty(x.shape[0], height, width, scale.shape[0]).permute(0, 3, 1, 2)

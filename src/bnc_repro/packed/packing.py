@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..binarizers.base import Binarizer
 from ..images.networks import ResNet
-from ..layers.backbone import Block
+from ..layers.backbone import Block, Trunk
 from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..poses.networks import SBPN
 
@@ -123,8 +123,24 @@ def check_plan(plan: Plan) -> None:
         raise ValueError("the last step is no linear layer")
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether calls of `module` are more than its class says: a forward hook or pre-hook that is not this package's
+    own, or a forward set on the instance."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    own = f"{__name__.partition('.')[0]}."
+    return "forward" in vars(module) or any(not getattr(hook, "__module__", "").startswith(own) for hook in hooks)
+
+
+OF_THE_CALL = ("__call__", "forward", "_conv_forward", "binary_input")
+
+
 def why_float(layer: BinaryConv2d | BinaryLinear) -> str | None:
     """Why a binary layer cannot be computed by bits; None: it can."""
+    if hooked(layer):
+        return "it has a forward hook, or a forward set on the layer itself"
+    base, kind = (BinaryConv2d if isinstance(layer, BinaryConv2d) else BinaryLinear), type(layer)
+    if any(getattr(kind, name) is not getattr(base, name) for name in OF_THE_CALL if hasattr(base, name)):
+        return f"its class {kind.__name__} computes its forward in a way of its own"
     if layer.weight_binarizer is None or layer.activation_binarizer is None:
         operand = "weights" if layer.weight_binarizer is None else "inputs"
         return f"its {operand} are float"
@@ -166,14 +182,20 @@ def takes_sign(binarizer: Binarizer) -> bool:
     return torch.equal(alone, expected) and torch.equal(image, expected.view(1, -1, 1, 1).expand(2, -1, 3, 3))
 
 
-def negative_and_scale(layer: BinaryConv2d | BinaryLinear) -> tuple[np.ndarray, np.ndarray]:
+def negative_and_scale(layer: BinaryConv2d | BinaryLinear, name: str = "this layer") -> tuple[np.ndarray, np.ndarray]:
     """Which binary weights are below 0, in the weight's shape, and their size (O,), in double precision. Raises
-    ValueError where a channel has other values than one number and its negative."""
+    ValueError, with the layer's `name`, where weights are not finite, and where a channel has other values than one
+    number and its negative."""
     with torch.no_grad():
         weight = layer.binary_weight().double().flatten(1)
+    if not weight.isfinite().all():
+        raise ValueError(f"{name} has weights that are not finite: train it again, or take an earlier checkpoint")
     size = weight.abs().amax(1)
     if not torch.equal(weight.abs(), size[:, None].expand_as(weight)):
-        raise ValueError("its weights have more than two values per output channel")
+        raise ValueError(
+            f"{name} has more than two values of binary weights per output channel: its weight binarizer is no sign, "
+            "keep the layer float"
+        )
     return (weight < 0).view(layer.weight.shape).numpy(), size.numpy()
 
 
@@ -196,11 +218,8 @@ def _slope(activation: nn.Module, channels: int) -> np.ndarray:
 
 def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
     """The plan of a ResNet classifier or an SBPN of Bi-Real blocks whose binary layers can all be packed; None for
-    anything else."""
-    if not isinstance(network, (ResNet, SBPN)):
-        return None
-    blocks = [(name, module) for name, module in network.named_modules() if isinstance(module, Block)]
-    if any(why_float(block.conv) or not isinstance(block.activation, nn.PReLU) for _, block in blocks):
+    anything else, as for one whose modules were hooked or replaced."""
+    if not isinstance(network, (ResNet, SBPN)) or not _of_the_registry(network):
         return None
     trunk: Any = network.trunk
     names = {module: name for name, module in network.named_modules()}
@@ -229,6 +248,71 @@ def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
     return plan
 
 
+def _is(module: Any, kind: type[nn.Module], **settings) -> bool:
+    """Whether a module is of this very class with these settings."""
+    return type(module) is kind and all(getattr(module, name) == value for name, value in settings.items())
+
+
+POINTWISE = {"kernel_size": (1, 1), "stride": (1, 1), "padding": (0, 0), "groups": 1}
+
+
+def _of_the_registry(network: Any) -> bool:
+    """Whether a ResNet or SBPN is still what its class makes: what the steps of a plan say, and nothing else."""
+    if any(hooked(module) for module in network.modules()) or not _is(network.trunk, Trunk):
+        return False
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not all(_is(norm, nn.BatchNorm2d, track_running_stats=True) for norm in norms):
+        return False
+    stages = network.trunk.stages
+    if not _is(stages, nn.ModuleList) or not all(_is(stage, nn.Sequential) for stage in stages):
+        return False
+    blocks = [block for stage in stages for block in stage]
+    if _is(network, SBPN):
+        head = list(network.head)
+        blocks += head[1::2]
+        steps = all(_is(step, nn.Upsample, size=None, scale_factor=2, mode="nearest") for step in head[::2])
+        last = steps and _is(network.head, nn.Sequential) and len(head) % 2 == 0
+        last = last and _is(network.heatmaps, nn.Conv2d, **POINTWISE)
+    else:
+        last = _is(network, ResNet) and _is(network.pool, nn.AdaptiveAvgPool2d) and _is(network.fc, nn.Linear)
+        last = last and network.pool.output_size in (1, (1, 1))
+    return last and _is_stem(network.trunk.stem) and all(map(_is_block, blocks))
+
+
+def _is_stem(stem: Any) -> bool:
+    if not _is(stem, nn.Sequential) or len(stem) not in (3, 4):
+        return False
+    conv, norm, activation, *rest = stem
+    if not _is(conv, nn.Conv2d, bias=None, dilation=(1, 1), groups=1, padding_mode="zeros"):
+        return False
+    size, stride = conv.kernel_size[0], conv.stride[0]
+    square = size % 2 == 1 and conv.kernel_size == (size, size) and conv.padding == (size // 2, size // 2)
+    return (
+        square
+        and conv.stride == (stride, stride)
+        and _is(norm, nn.BatchNorm2d)
+        and _is(activation, nn.PReLU)
+        and all(_is(p, nn.MaxPool2d, kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode=False) for p in rest)
+    )
+
+
+def _is_block(block: Any) -> bool:
+    if not _is(block, Block) or not _is(block.shift, nn.Identity) or why_float(block.conv):
+        return False
+    if block.conv.kernel_size != (3, 3) or block.conv.padding != (1, 1):
+        return False
+    if not _is(block.norm, nn.BatchNorm2d) or not _is(block.activation, nn.PReLU):
+        return False
+    if _is(block.shortcut, nn.Identity):
+        return block.conv.stride == (1, 1)
+    if not _is(block.shortcut, nn.Sequential) or len(block.shortcut) != 3:
+        return False
+    pool, pointwise, norm = block.shortcut
+    mean = {"kernel_size": 2, "stride": 2, "padding": 0, "ceil_mode": True, "divisor_override": None}
+    same = _is(pool, nn.Identity) if block.conv.stride == (1, 1) else _is(pool, nn.AvgPool2d, **mean)
+    return same and _is(pointwise, nn.Conv2d, bias=None, **POINTWISE) and _is(norm, nn.BatchNorm2d)
+
+
 def _stem(plan: Plan, trunk: Any, names: dict) -> None:
     conv, norm, activation, *rest = trunk.stem
     scale, shift = fold(norm)
@@ -240,7 +324,7 @@ def _stem(plan: Plan, trunk: Any, names: dict) -> None:
 
 def _block(plan: Plan, block: Any, names: dict, upsampled: int) -> None:
     conv = block.conv
-    negative, size = negative_and_scale(conv)
+    negative, size = negative_and_scale(conv, names[conv])
     scale, shift = fold(block.norm)
     if conv.bias is not None:
         shift = shift + scale * _double(conv.bias)
