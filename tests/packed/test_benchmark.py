@@ -79,6 +79,12 @@ def test_an_unknown_rival_is_refused():
         benchmark.compare(network, network, (16, 16), names=("tensorrt",))
 
 
+def test_more_images_than_memory_holds_are_refused():
+    network = small(**FLOAT)
+    with pytest.raises(ValueError, match=r"^1000000000 images of 16 x 16 px at once: .* GiB; take a smaller batch$"):
+        benchmark.compare(network, network, (16, 16), batch=10**9)
+
+
 def test_who_cannot_run_is_named(monkeypatch):
     def broken(*_):
         raise RuntimeError("no such operator\nand a trace")

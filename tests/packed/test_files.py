@@ -47,6 +47,16 @@ def test_a_round_trip_is_bit_equal(packed, file):
     assert loaded.network.report.packed_bytes == packed.report.packed_bytes
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)], ids=oct)
+def test_who_may_read_the_file_is_what_the_umask_says(packed, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        files.save(packed, tmp_path / "new.safetensors", RECIPE, LABELS)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new.safetensors").stat().st_mode & 0o777 == mode
+
+
 def test_a_second_round_trip_writes_the_same_bytes(file, tmp_path):
     again = tmp_path / "again.safetensors"
     files.save(*_first_and_rest(file, again))

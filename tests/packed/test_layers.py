@@ -180,6 +180,105 @@ def test_a_window_larger_than_the_input_is_refused():
         packed_of(BinaryConv2d(16, 16, 3, **BINARY))(noise(1, 16, 2, 5))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.int64], ids=str)
+@pytest.mark.parametrize(
+    "layer", [BinaryLinear(16, 8, **BINARY), BinaryConv2d(16, 8, 1, **BINARY)], ids=["linear", "conv"]
+)
+def test_an_input_that_is_not_float32_is_refused(layer, dtype):
+    """The kernels read memory as float32: anything else would be numbers of nobody's."""
+    x = noise(2, 16) if isinstance(layer, BinaryLinear) else noise(2, 16, 3, 3)
+    with pytest.raises(ValueError, match=rf"takes float32 on the CPU, got {dtype}.*call \.float\(\)"):
+        packed_of(layer)(x.to(dtype))
+
+
+@pytest.mark.parametrize(
+    "layer", [BinaryLinear(16, 8, **BINARY), BinaryConv2d(16, 8, 1, **BINARY)], ids=["linear", "conv"]
+)
+def test_a_layer_turned_to_another_precision_is_refused(layer):
+    x = noise(2, 16) if isinstance(layer, BinaryLinear) else noise(2, 16, 3, 3)
+    with pytest.raises(ValueError, match=r"turned to torch\.float16: pack the network again"):
+        packed_of(layer).half()(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (BinaryLinear(16, 8, **BINARY), (0, 16)),
+        (BinaryLinear(16, 8, **BINARY), (2, 0, 16)),
+        (BinaryLinear(16, 8, **BINARY), (0, 5, 16)),
+        (BinaryConv2d(16, 8, 3, 2, 1, **BINARY), (0, 16, 9, 6)),
+    ],
+    ids=str,
+)
+def test_an_empty_batch_gives_an_empty_output(layer, shape):
+    x = torch.zeros(shape)
+    with torch.no_grad():
+        expected = layer(x)
+    outputs = packed_of(layer)(x)
+    assert outputs.shape == expected.shape
+    assert outputs.dtype == torch.float32
+
+
+def test_weights_that_are_not_finite_are_refused_by_the_name_of_their_layer():
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), BinaryConv2d(16, 16, 1, **BINARY)).eval()
+    with torch.no_grad():
+        model[1].weight[3, 2] = float("nan")
+    with pytest.raises(ValueError, match="^1 has weights that are not finite"):
+        pack_layers(model)
+
+
+class Doubled(BinaryConv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Leaky(nn.BatchNorm2d):
+    """As timm's norms with an activation."""
+
+    def forward(self, x):
+        return nn.functional.leaky_relu(super().forward(x), 0.3)
+
+
+def of_norms(conv: type = BinaryConv2d, norm: type = nn.BatchNorm2d) -> nn.Module:
+    torch.manual_seed(0)
+    return as_if_trained(
+        nn.Sequential(
+            nn.Conv2d(3, 16, 3), norm(16), conv(16, 16, 3, **BINARY), norm(16), BinaryConv2d(16, 8, 1, **BINARY)
+        )
+    )
+
+
+def agrees(model: nn.Module) -> list[tuple[str, str, str]]:
+    x = noise(2, 3, 12, 12)
+    packed = copy.deepcopy(model)
+    lines = pack_layers(packed)
+    assert any(isinstance(module, PackedConv2d) for module in packed.modules())
+    with torch.no_grad():
+        expected = model(x)
+        assert float((packed(x) - expected).abs().max() / expected.abs().max()) < 1e-4
+    return lines
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_hooks_go_on_doing_what_they_did(place):
+    """On a float convolution, on norms that would have been folded, on binary layers; on inputs and on outputs."""
+    model = of_norms()
+    model[place].register_forward_hook(lambda module, inputs, output: 1.5 * output + 0.2)
+    agrees(model)
+    model = of_norms()
+    model[place].register_forward_pre_hook(lambda module, inputs: (0.3 - inputs[0],))
+    lines = {name: why for name, kind, why in agrees(model) if kind == "float"}
+    assert list(lines) == ([str(place)] if place in (2, 4) else [])
+    assert all("hook" in why for why in lines.values())
+
+
+def test_classes_with_a_forward_of_their_own_compute_it():
+    assert ("2", "float", "its class Doubled computes its forward in a way of its own") in agrees(
+        of_norms(conv=Doubled)
+    )
+    agrees(of_norms(norm=Leaky))
+
+
 def test_layers_refuse_to_train():
     with pytest.raises(ValueError, match="train"):
         model_with_both().train()
