@@ -223,7 +223,7 @@ def test_weights_that_are_not_finite_are_refused_by_the_name_of_their_layer():
     model = nn.Sequential(nn.Conv2d(3, 16, 1), BinaryConv2d(16, 16, 1, **BINARY)).eval()
     with torch.no_grad():
         model[1].weight[3, 2] = float("nan")
-    with pytest.raises(ValueError, match="^1 has weights that are not finite"):
+    with pytest.raises(ValueError, match=r"^1 has weights that are not finite"):
         pack_layers(model)
 
 

@@ -4,7 +4,9 @@ import copy
 import pickle
 import subprocess
 import sys
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import make_dataclass
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from bnc_repro import binarize, create_network, pack
 from bnc_repro.layers import BinaryConv2d
 from bnc_repro.packed.lanes import HOST
+from bnc_repro.packed.network import compare
 from exact import as_if_trained, exact, noise
 from networks import BINARY, small
 
@@ -221,6 +224,241 @@ def test_a_packed_model_is_called_without_no_grad_too():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+LAYERED = "layer by layer inside torch"
+
+
+def packed_as(model: nn.Module, tier: str = LAYERED, size: tuple[int, int] = (20, 24)):
+    """`model` packed for `size`: its outputs for one batch are those of the model, whoever computes them."""
+    packed, images = pack(model, size), noise(2, 3, *size)
+    with torch.no_grad():
+        expected = model(images)
+        assert float((packed(images) - expected).abs().max() / expected.abs().max()) < 1e-4
+    assert packed.report.tier == tier
+    assert packed.report.difference < 1e-4
+    return packed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bias": True}, {"dilation": 2, "padding": 2}, {"padding": 0}, {"padding_mode": "reflect"}, {"groups": 3}],
+    ids=str,
+)
+def test_a_stem_that_no_plan_describes_is_packed_layer_by_layer(change):
+    changed = network(width=18 * 2)
+    settings = {"kernel_size": 3, "padding": 1, "bias": False} | change
+    changed.trunk.stem[0] = nn.Conv2d(3, 36, **settings)
+    packed_as(changed.eval())
+
+
+def test_a_stem_of_another_odd_size_is_still_one_program():
+    changed = network()
+    changed.trunk.stem[0] = nn.Conv2d(3, 16, 5, 2, padding=2, bias=False)
+    packed_as(changed.eval(), "the whole network as one program")
+
+
+HEADS = {
+    "dropout": lambda: nn.Sequential(nn.Dropout(), nn.Linear(32, 5)),
+    "identity": nn.Identity,
+    "norm": lambda: nn.Sequential(nn.BatchNorm1d(32), nn.Linear(32, 5)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_network_with_another_last_layer_is_packed_layer_by_layer(head):
+    changed = network()
+    changed.fc = HEADS[head]()
+    packed_as(changed.eval())
+
+
+@pytest.mark.parametrize(
+    "place", ["", "trunk", "trunk.stem.1", "trunk.stages.1.0", "trunk.stages.1.0.shortcut", "pool"]
+)
+def test_hooks_on_a_network_of_the_registry_are_kept(place):
+    hooked = network()
+    hooked.get_submodule(place).register_forward_hook(lambda module, inputs, output: 1.5 * output - 0.1)
+    packed_as(hooked)
+    hooked = network()
+    hooked.get_submodule(place).register_forward_pre_hook(lambda module, inputs: (0.2 - inputs[0],))
+    packed_as(hooked)
+
+
+def test_a_binary_layer_with_a_hook_stays_float_and_the_report_says_why():
+    hooked = network()
+    hooked.trunk.stages[0][1].conv.register_forward_hook(lambda module, inputs, output: output.clamp(max=1))
+    lines = str(packed_as(hooked).report).splitlines()
+    assert "float: trunk.stages.0.1.conv, it has a forward hook, or a forward set on the layer itself" in lines
+
+
+def test_a_plan_that_disagrees_gives_way_to_single_layers(monkeypatch):
+    """As of somebody who changes what the class of the network computes, which no look at its modules tells."""
+    plain, images = network(), noise(2, 3, 20, 24)
+    as_it_was = type(plain).forward
+    monkeypatch.setattr(type(plain), "forward", lambda self, x: as_it_was(self, x) ** 3)
+    assert pack(plain, (20, 24), check=False).report.tier == "the whole network as one program"
+    packed_as(plain)
+    with torch.no_grad():
+        assert torch.allclose(plain(images), as_it_was(plain, images) ** 3)
+
+
+class AsksForTheClass(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 16, 3), BinaryConv2d(16, 8, 3, **BINARY)
+
+    def forward(self, x):
+        y = self.conv(self.stem(x))
+        return 1.25 * y if isinstance(self.conv, BinaryConv2d) else y
+
+
+def test_layers_that_disagree_are_refused_with_the_difference():
+    torch.manual_seed(0)
+    odd = AsksForTheClass().eval()
+    with pytest.raises(
+        ValueError, match=r"outputs differ by 2\.0e-01 of the largest, which no rounding explains: look"
+    ):
+        pack(odd, (12, 12))
+    assert pack(odd, (12, 12), check=False)
+
+
+def test_a_tie_in_one_batch_excuses_nothing():
+    """Two images have ties, single ones of other seeds none: these decide."""
+    torch.manual_seed(0)
+    odd = AsksForTheClass().eval()
+    with torch.no_grad():
+        odd.stem.weight[0], odd.stem.bias[0] = 0.0, 0.0
+    seeds = [
+        torch.randn(1 if seed else 2, 3, 12, 12, generator=torch.Generator().manual_seed(seed)) for seed in range(2)
+    ]
+    ties = seeds[0][0, 0, 0, 0].item()
+    odd.stem.register_forward_hook(lambda module, inputs, y: y + 1e-9 * (inputs[0][0, 0, 0, 0] == ties))
+    assert compare(odd, pack(odd, (12, 12), check=False), seeds[0])[1]
+    assert not compare(odd, pack(odd, (12, 12), check=False), seeds[1])[1]
+    with pytest.raises(ValueError, match="differ by"):
+        pack(odd, (12, 12))
+
+
+@pytest.mark.parametrize("place", ["running_var", "weight"])
+def test_outputs_that_are_not_finite_are_refused(place):
+    broken = network()
+    with torch.no_grad():
+        getattr(broken.trunk.stages[1][0].norm, place)[2] = float("nan")
+    with pytest.raises(ValueError, match="this network gives outputs that are not finite"):
+        pack(broken, (20, 24))
+
+
+def test_outputs_that_are_all_zero_agree_and_the_report_says_so():
+    empty = network()
+    nn.init.zeros_(empty.fc.weight), nn.init.zeros_(empty.fc.bias)
+    report = pack(empty, (20, 24)).report
+    assert report.difference == 0
+    assert "largest difference to float64: 0.0e+00 of the largest output" in str(report).splitlines()
+
+
+@pytest.mark.parametrize("change", [nn.Module.half, nn.Module.bfloat16, nn.Module.double])
+def test_a_packed_network_in_another_precision_is_refused(change):
+    images = noise(1, 3, 20, 24)
+    for model in (network(), network(block="reactnet")):
+        packed = change(pack(model, (20, 24), check=False))
+        with pytest.raises(ValueError, match=r"was turned to torch\.\w+: pack the network again"):
+            packed(images)
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 32), nn.Hardtanh(), nn.Linear(32, 16), nn.Linear(16, 4))
+    binarize(model, **BINARY)
+    return model.eval()
+
+
+def test_a_multilayer_perceptron_behind_flatten_is_compared():
+    packed_as(mlp(), size=(8, 8))
+
+
+def test_a_network_that_takes_no_such_images_is_packed_and_the_report_says_why():
+    report = pack(mlp(), (9, 9)).report
+    assert report.not_compared.startswith("on images (2, 3, 9, 9) the network itself fails, ")
+    assert "mat1 and mat2 shapes cannot be multiplied" in report.not_compared
+    assert f"not compared: {report.not_compared}" in str(report).splitlines()
+    assert pack(mlp(), (8, 8)).report.not_compared == ""
+
+
+class Several(nn.Module):
+    """Outputs of several tensors, of very different sizes."""
+
+    def __init__(self, form, odd: bool = False):
+        super().__init__()
+        self.body, self.form, self.odd = nn.Sequential(nn.Conv2d(3, 16, 3), BinaryConv2d(16, 8, 3, **BINARY)), form, odd
+
+    def forward(self, x):
+        y = self.body(x)
+        wrong = 1.5 if self.odd and not isinstance(self.body[1], BinaryConv2d) else 1.0
+        return self.form(y, 1e-6 * wrong * y.mean(1))
+
+
+FORMS = {
+    "tuple": lambda a, b: (a, b),
+    "mapping": lambda a, b: {"a": a, "b": [b, None]},
+    "named tuple": namedtuple("Pair", "a b"),
+    "dataclass": make_dataclass("Both", ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_tensor_of_nested_outputs_is_compared(form):
+    torch.manual_seed(0)
+    report = pack(Several(FORMS[form]).eval(), (12, 12)).report
+    assert 0 < report.difference < 1e-4
+    assert not report.not_compared
+    with pytest.raises(ValueError, match=r"differ by 5\.0e-01 of the largest"):
+        pack(Several(FORMS[form], odd=True).eval(), (12, 12))
+
+
+class Volumes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.deep, self.conv = nn.Conv3d(1, 4, 3, padding=1), BinaryConv2d(12, 8, 3, **BINARY)
+
+    def forward(self, x):
+        return self.conv(self.deep(x[:, None]).flatten(1, 2))
+
+
+def test_a_model_with_weights_of_five_dimensions_is_packed():
+    torch.manual_seed(0)
+    model, images = Volumes().eval(), noise(2, 3, 12, 12)
+    with torch.no_grad():
+        assert torch.allclose(pack(model, (12, 12))(images), model(images), atol=1e-4)
+
+
+class Keeps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 16, 3), BinaryConv2d(16, 8, 3, **BINARY)
+
+    def forward(self, x):
+        self.features = self.stem(x)
+        return self.conv(self.features)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_a_model_that_cannot_be_copied_is_refused_with_the_remedy():
+    keeps = Keeps().eval()
+    keeps(noise(1, 3, 12, 12))
+    normed = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 16, 3)), BinaryConv2d(16, 8, 3, **BINARY)).eval()
+    for model in (keeps, normed):
+        with pytest.raises(
+            ValueError, match=r"^this network cannot be copied \(.*parametrizations\.weight_norm"
+        ) as error:
+            pack(model, (12, 12))
+        assert len(str(error.value).splitlines()) == 1
+    del keeps.features
+    assert pack(keeps, (12, 12)).report.agrees
+
+
+def test_an_empty_batch_layer_by_layer_gives_an_empty_output():
+    assert pack(network(block="reactnet"), (20, 24))(noise(0, 3, 20, 24)).shape == (0, 7)
+    assert pack(mlp(), (8, 8))(noise(0, 3, 8, 8)).shape == (0, 4)
+
+
 def layered(layer: nn.Module) -> nn.Module:
     """A model of somebody's own around one binary layer."""
     return nn.Sequential(nn.Conv2d(3, layer.in_channels, 3, padding=1), layer).eval()
@@ -340,8 +578,9 @@ def test_a_size_that_the_network_refuses_is_refused():
 
 
 def test_an_unknown_kernel_is_refused():
-    with pytest.raises(ValueError, match="popcount"):
-        pack(network(), (20, 24), kernel="abacus")
+    for model in (network(), network(block="reactnet")):
+        with pytest.raises(ValueError, match="unknown kernel 'abacus'; known: popcount, tables"):
+            pack(model, (20, 24), kernel="abacus")
 
 
 def test_without_numba_one_sentence_says_how_to_install_it():
