@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from collections import namedtuple
@@ -337,6 +338,23 @@ def test_a_tie_in_one_batch_excuses_nothing():
         pack(odd, (12, 12))
 
 
+def test_a_network_whose_own_outputs_rounding_moves_is_packed_and_the_report_says_so():
+    """Float32 loses most digits of what enters the binary layer; float64 has no tie there."""
+
+    class Rounds(nn.Module):
+        def forward(self, x):
+            return x + 3e6 - 3e6
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), Rounds(), BinaryConv2d(16, 8, 3, **BINARY)).eval()
+    report = pack(model, (6, 6)).report
+    assert not report.ties
+    assert re.fullmatch(
+        r"rounding moves even the network's own outputs by \d\.\de-0[12] of the largest", report.not_compared
+    )
+    assert not report.agrees
+
+
 @pytest.mark.parametrize("place", ["running_var", "weight"])
 def test_outputs_that_are_not_finite_are_refused(place):
     broken = network()
@@ -376,7 +394,7 @@ def test_a_multilayer_perceptron_behind_flatten_is_compared():
 
 def test_a_network_that_takes_no_such_images_is_packed_and_the_report_says_why():
     report = pack(mlp(), (9, 9)).report
-    assert report.not_compared.startswith("on images (2, 3, 9, 9) the network itself fails, ")
+    assert report.not_compared.startswith("on images (2, 3, 9, 9) the network itself fails in float64, ")
     assert "mat1 and mat2 shapes cannot be multiplied" in report.not_compared
     assert f"not compared: {report.not_compared}" in str(report).splitlines()
     assert pack(mlp(), (8, 8)).report.not_compared == ""
