@@ -1,25 +1,23 @@
 """`pack`: a trained binary network as one whose binary layers are computed by bits."""
 
-import copy
 import json
 import math
 import operator
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..layers.ends import WEIGHTED, _tensors
-from ..layers.inspect import evaluating
+from .agreement import Reference, compare, copy_of, difference_of, line_of, own_outputs, packed_outputs
 from .description import described, plan_from
 from .engine import Engine, as_operator, chosen, kernels_at_hand, refuse_converted, refuse_gradients
 from .layers import pack_layers
 from .packing import Plan, plan_of
 
-TIE = 1e-6  # of the deviation of a layer's inputs: so near to 0 they may be rounded to the other side
+__all__ = ["PackedNetwork", "Report", "compare", "pack"]
+
 CLOSE = 1e-4  # of the largest output
 TRIES = 8  # batches of random images, for one that has no tie
 
@@ -154,7 +152,7 @@ def pack(
 
 def _layer_by_layer(network: nn.Module, kernel: str | None) -> PackedNetwork:
     """A copy of `network` whose binary layers are replaced one by one. Raises ValueError where none can be."""
-    copied = _copy_of(network)
+    copied = copy_of(network)
     packed = PackedNetwork(None, kernel, copied)
     packed.report.layers = pack_layers(copied)
     packed.report.packed_bytes = bytes_of(packed)
@@ -162,20 +160,6 @@ def _layer_by_layer(network: nn.Module, kernel: str | None) -> PackedNetwork:
         reasons = "; ".join(f"{name}: {why}" for name, _, why in packed.report.layers[:3])
         raise ValueError(f"no layer of this network can be computed by bits ({reasons or 'it has no binary layer'})")
     return packed
-
-
-def _copy_of(network: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(network)
-    except Exception as error:  # whatever a foreign module or tensor makes of it
-        raise ValueError(
-            f"this network cannot be copied ({_line_of(error)}), and packing works on a copy: delete outputs that it "
-            "keeps as attributes, and put torch.nn.utils.parametrizations.weight_norm in place of the older weight_norm"
-        ) from error
-
-
-def _line_of(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _size(input_size: tuple[int, int]) -> tuple[int, int]:
@@ -201,7 +185,7 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], c
     for outputs that are not finite, and where only the packed network fails.
     """
     channels = channels or (packed.plan.channels if packed.plan else _channels(network, size))
-    reference, report, own = _Reference(network), packed.report, math.nan
+    reference, report, own = Reference(network), packed.report, math.nan
     for seed in range(TRIES):
         images = torch.randn(1 if seed else 2, channels, *size, generator=torch.Generator().manual_seed(seed))
         try:
@@ -210,7 +194,7 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], c
             if packed.plan is not None:
                 raise
             report.not_compared = (
-                f"on images {tuple(images.shape)} the network itself fails in float64, {_line_of(error)}"
+                f"on images {tuple(images.shape)} the network itself fails in float64, {line_of(error)}"
             )
             return True
         tensors = list(_tensors(expected))
@@ -222,8 +206,8 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], c
                 "this network gives outputs that are not finite, which nothing can be compared with: look for NaN in "
                 "its weights and the statistics of its norms"
             )
-        difference = _difference(_packed_outputs(packed, images), expected)
-        moved = _difference(_own_outputs(network, images), expected) if difference > CLOSE and not ties else math.inf
+        difference = difference_of(packed_outputs(packed, images), expected)
+        moved = difference_of(own_outputs(network, images), expected) if difference > CLOSE and not ties else math.inf
         decided = moved <= CLOSE
         if seed == 0 or difference <= CLOSE or decided:
             report.difference, report.ties = difference, ties
@@ -241,86 +225,6 @@ def _channels(network: nn.Module, size: tuple[int, int]) -> int:
     if isinstance(first, nn.Linear) and first.in_features % math.prod(size) == 0:
         return first.in_features // math.prod(size)
     return getattr(first, "in_channels", 3)
-
-
-def _own_outputs(network: nn.Module, images: Tensor):
-    own = _copy_of(network)
-    with evaluating(own):
-        return own(images)
-
-
-def _packed_outputs(packed: nn.Module, images: Tensor):
-    try:
-        with torch.no_grad():
-            return packed(images)
-    except Exception as error:
-        raise ValueError(
-            f"packed, this network fails where it did not before ({_line_of(error)}): let its forward call its binary "
-            "layers with float32 on the CPU and read nothing else of them, or keep them float"
-        ) from error
-
-
-def _difference(outputs, expected) -> float:
-    """The largest difference of two outputs, each tensor's as a share of its largest number; inf for other shapes."""
-    pairs = list(_tensors(outputs)), list(_tensors(expected))
-    if [tensor.shape for tensor in pairs[0]] != [tensor.shape for tensor in pairs[1]]:
-        return math.inf
-    largest = 0.0
-    for output, tensor in zip(*pairs, strict=True):
-        if tensor.numel():
-            wide = torch.complex128 if tensor.is_complex() else torch.float64
-            tensor = tensor.to(wide)
-            size = tensor.abs().amax().item()
-            apart = (output.to(wide) - tensor).abs().amax().item()
-            share = apart / size if size else (math.inf if apart else 0.0)
-            largest = max(largest, math.inf if math.isnan(share) else share)
-    return largest
-
-
-def _hold_weight(layer: BinaryConv2d | BinaryLinear) -> None:
-    """From now on the layer's binary weight is today's, in float64."""
-    weight = layer.binary_weight().detach().double()
-    layer.binary_weight = lambda: weight
-
-
-class _Reference:
-    """A copy of a network in float64: images -> its outputs, and the ties by layer."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._exact, self._ties = _copy_of(network), {}
-        for layer in self._exact.modules():
-            if isinstance(layer, (BinaryConv2d, BinaryLinear)):
-                _hold_weight(layer)
-        self._exact.double()
-        for name, layer in self._exact.named_modules():
-            if isinstance(layer, (BinaryConv2d, BinaryLinear)) and layer.activation_binarizer is not None:
-                layer.register_forward_pre_hook(partial(self._look, name), with_kwargs=True)
-
-    def _look(self, name: str, _: nn.Module, inputs: tuple, named: dict) -> None:
-        x = next(_tensors((inputs, named)))
-        values = x.abs()
-        near = int(((values > 0) & (values <= TIE * x.std())).sum()) if values.numel() > 1 else 0
-        if near:
-            self._ties[name] = self._ties.get(name, 0) + near
-
-    def __call__(self, images: Tensor):
-        self._ties = {}
-        with evaluating(self._exact):
-            return self._exact(images.double()), self._ties
-
-
-def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[float, dict[str, int]]:
-    """The largest difference of the packed outputs to those of `network` in float64, as a share of the largest output;
-    and the ties of these images: for each binary layer how many of its inputs are within rounding of 0, if any.
-
-    Outputs may be tensors in nested lists, tuples, mappings and dataclasses; each is compared as a share of its own
-    largest number. A sign within rounding of 0 may fall to either side, in torch's float32 as here; what follows
-    differs then by far more than rounding. Exact zeros are no ties. Weights keep the signs of float32: centring in
-    float64 turns those within rounding of their mean.
-    """
-    expected, ties = _Reference(network)(images)
-    with torch.no_grad():
-        return _difference(packed(images), expected), ties
 
 
 @as_operator("packed_network(Tensor images, Tensor bits, Tensor floats, str description, str kernel) -> Tensor")
