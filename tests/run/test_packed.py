@@ -163,7 +163,7 @@ def test_residual_networks_are_valid_and_hold_a_byte_a_weight(name, outputs, tmp
 def test_without_onnx_the_install_line_is_said(monkeypatch, tmp_path):
     """One sentence, before anything is written."""
     monkeypatch.setattr(export, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'bnc_repro\[export\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'onnx>=.*' 'onnxruntime>=.*' \(extra `export`\)"):
         export.to_onnx(
             trained_like("resnet20", num_classes=4, width=4, blocks=(1, 1)), (3, 32, 32), tmp_path / "n.onnx"
         )
