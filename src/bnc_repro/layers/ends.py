@@ -33,7 +33,7 @@ def ends(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
     """
     try:
         reading, fed = _Pass(model, x, cut_outputs=True), _Pass(model, x, cut_outputs=False)
-        last = list(dict.fromkeys(name for output in _tensors(fed.output) for name in _last_of(output, fed.leaves)))
+        last = list(dict.fromkeys(name for output in tensors_in(fed.output) for name in _last_of(output, fed.leaves)))
     except RuntimeError:
         return [], []
     first = [name for name in reading.wanting if name not in fed.wanting]
@@ -90,7 +90,7 @@ class _Pass:
 
     def _enter(self, name: str, layer: nn.Module, inputs: tuple, named: dict) -> None:
         self.called.append(name)
-        if any(tensor.requires_grad for tensor in _tensors((inputs, named))):
+        if any(tensor.requires_grad for tensor in tensors_in((inputs, named))):
             self.wanting.setdefault(name)
 
     def _leave(self, name: str, layer: nn.Module, inputs: tuple, output: Any) -> Any:
@@ -106,19 +106,19 @@ class _Pass:
         return leaf * 1
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
     """The tensors in nested lists, tuples, mappings and dataclasses."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield from _tensors(getattr(value, field.name))
+            yield from tensors_in(getattr(value, field.name))
 
 
 def _replaced(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

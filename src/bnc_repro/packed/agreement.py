@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
-from ..layers.ends import _tensors
+from ..layers.ends import tensors_in
 from ..layers.inspect import evaluating
 
 TIE = 1e-6  # of the deviation of a layer's inputs: so near to 0 they may be rounded to the other side
@@ -51,7 +51,7 @@ def packed_outputs(packed: nn.Module, images: Tensor):
 
 def difference_of(outputs, expected) -> float:
     """The largest difference of two outputs, each tensor's as a share of its largest number; inf for other shapes."""
-    pairs = list(_tensors(outputs)), list(_tensors(expected))
+    pairs = list(tensors_in(outputs)), list(tensors_in(expected))
     if [tensor.shape for tensor in pairs[0]] != [tensor.shape for tensor in pairs[1]]:
         return math.inf
     largest = 0.0
@@ -86,7 +86,7 @@ class Reference:
                 layer.register_forward_pre_hook(partial(self._look, name), with_kwargs=True)
 
     def _look(self, name: str, _: nn.Module, inputs: tuple, named: dict) -> None:
-        x = next(_tensors((inputs, named)))
+        x = next(tensors_in((inputs, named)))
         values = x.abs()
         near = int(((values > 0) & (values <= TIE * x.std())).sum()) if values.numel() > 1 else 0
         if near:

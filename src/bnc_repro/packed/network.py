@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..layers.ends import WEIGHTED, _tensors
+from ..layers.ends import WEIGHTED, tensors_in
 from .agreement import Reference, compare, copy_of, difference_of, line_of, own_outputs, packed_outputs
 from .description import described, plan_from
 from .engine import Engine, as_operator, chosen, kernels_at_hand, refuse_converted, refuse_gradients
@@ -197,7 +197,7 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], c
                 f"on images {tuple(images.shape)} the network itself fails in float64, {line_of(error)}"
             )
             return True
-        tensors = list(_tensors(expected))
+        tensors = list(tensors_in(expected))
         if not tensors:
             report.not_compared = f"the network gives a {type(expected).__name__} without tensors"
             return True
