@@ -251,8 +251,8 @@ def test_a_reader_with_scipy_alone_gets_the_printed_numbers():
             for index, value in zip(order, np.maximum.accumulate(steps), strict=True):
                 assert getattr(family["tests"][index], printed) == pytest.approx(value)
     # Two linear ones with five hand-made ones and mlp with linear under Adam, linear with four and mlp with linear
-    # under SGD, linear with ste on ReactNet's blocks, and with three on all images.
-    assert compared == 2 * 5 + 1 + 4 + 1 + 1 + 3
+    # under SGD, linear with ste on ReactNet's blocks.
+    assert compared == 2 * 5 + 1 + 4 + 1 + 1
 
 
 def test_a_scale_of_its_own_answers_nothing_and_weighs_on_no_claim():

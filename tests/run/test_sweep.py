@@ -100,7 +100,7 @@ def test_the_arms_and_seeds_of_params_yaml_are_expanded():
     assert len({request.copy for request in everything}) == len(everything)
     grid = tuning("all", "small", ["mlp-adam"])
     rates = {(request.recipe.learning_rate, request.recipe.seed, request.recipe.data.validation) for request in grid}
-    assert rates == {(rate, seed, 0.2) for rate in (0.005, 0.0125, 0.03, 0.075) for seed in (100, 101, 102)}
+    assert rates == {(rate, seed, 0.2) for rate in (0.002, 0.005, 0.0125, 0.03, 0.075) for seed in (100, 101, 102)}
     assert {request.recipe.optimizer for request in tuning("all", "small")} == {"adam"}  # SGD has no grid there
     with pytest.raises(ValueError, match=r"tuning\.linear_vs_soft\.learning_rates has no grid for sgd"):
         tuning("linear_vs_soft", "small", ["mlp-sgd"])
@@ -318,7 +318,7 @@ def test_cores_are_counted_once_and_within_the_quota(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["linear_vs_soft", "--jobs", "0"], "'0' must be a positive number of workers, or `auto`"),
+        (["linear_vs_soft", "--jobs", "0"], "'0' must be a positive number of workers, 4096 at most, or `auto`"),
         (["linear_vs_soft", "--hours", "-1"], "'-1' must be a positive number of hours"),
         (["linear_vs_sort"], "unknown experiment 'linear_vs_sort'; known, nearest first: linear_vs_soft"),
         (["all", "--arm", "stee"], "unknown arm 'stee'"),

@@ -73,7 +73,9 @@ class Binarizer(nn.Module):
     def takes_gradient(self) -> bool:
         """Whether a backward pass may come: not in no_grad, nor where a network in evaluation is exported or traced, as
         what is kept then holds the forward value alone."""
-        exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
+        exporting = (
+            torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (it is documented)
+        )
         return torch.is_grad_enabled() and (self.training or not exporting)
 
     def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors) -> None:
