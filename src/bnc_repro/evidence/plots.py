@@ -226,20 +226,15 @@ def by_keypoint(rows: list[dict], ax: Axes | None = None) -> Axes:
 
 
 def forest(rows: list[dict]) -> np.ndarray:
-    """The paired differences of the ablation, a panel a condition, two beside each other: a dot a seed, the mean with
-    its 95 % interval."""
+    """The paired differences of the ablation, a panel a condition above each other: a dot a seed, the mean with its
+    95 % interval."""
     pairs = hypotheses.differences(rows)
     panels = list(pairs.groupby("condition", sort=False))
-    columns = min(2, len(panels))
-    above_each_other = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    heights = [1 + 0.42 * max(len(own) for _, own in row) for row in above_each_other]
-    figure, grid = plt.subplots(
-        len(heights), columns, figsize=(max(7.5, 5.6 * columns), sum(heights)), layout="constrained", sharex=True,
-        squeeze=False, height_ratios=heights,
-    )  # fmt: skip
-    axes = grid.flatten()[: len(panels)]
-    for empty in grid.flatten()[len(panels) :]:
-        figure.delaxes(empty)
+    heights = [0.9 + 0.36 * len(own) for _, own in panels]
+    axes = plt.subplots(
+        len(panels), 1, figsize=(8.5, sum(heights)), layout="constrained", sharex=True, squeeze=False,
+        height_ratios=heights,
+    )[1][:, 0]  # fmt: skip
     for ax, (condition, condition_pairs) in zip(axes, panels, strict=True):
         for y, (difference, seeds) in enumerate(
             zip(condition_pairs["estimate"], condition_pairs["seeds"], strict=True)
@@ -260,9 +255,9 @@ def forest(rows: list[dict]) -> np.ndarray:
             yticks=range(len(condition_pairs)),
             yticklabels=condition_pairs["pair"],
             title=condition,
-            xlabel=f"difference ({UNITS[rows[0]['headline']]}), paired by seed",
+            xlabel=f"difference ({UNITS[rows[0]['headline']]}), paired by seed" if ax is axes[-1] else "",
         )
-        ax.invert_yaxis()
+        ax.set_ylim(len(condition_pairs) - 0.5, -0.5)
     return axes
 
 
