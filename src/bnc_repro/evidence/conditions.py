@@ -60,9 +60,9 @@ def at_own_rates(rows: list[dict]) -> list[dict]:
 
 
 def at_common_rate(rows: list[dict]) -> list[dict]:
-    """Of a condition's rows, those at the rate that most of its estimators have."""
-    rate = common_rate_of(rows)
-    return [row for row in rows if rate_of(row) == rate]
+    """Of a condition's rows, those at the rate that most of its estimators have, in the order of these."""
+    rate, order = common_rate_of(rows), list(dict.fromkeys(row["arm"] for row in rows))
+    return sorted((row for row in rows if rate_of(row) == rate), key=lambda row: order.index(row["arm"]))
 
 
 def every_rate_by_condition(rows: list[dict]) -> dict[str, list[dict]]:
