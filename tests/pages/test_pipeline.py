@@ -429,7 +429,11 @@ def test_a_changed_output_is_noticed(tmp_path):
         (["run", "imagenet_resnet", "--set", "epochs=-1"], "recipe key epochs must be finite and at least 0"),
         (["run", "imagenet_resnet", "--set", "epochs=0"], "epochs is 0, which only judges the file that init_from"),
         (["run", "imagenet_resnet", "--set", "learning_rate=-1"], "recipe key learning_rate must be above 0"),
-        (["run", "imagenet_resnet", "--set", "batch_size=99999"], "there are 10000 training items"),
+        (["run", "imagenet_resnet", "--set", "batch_size=10001"], "there are 10000 training items"),
+        (
+            ["run", "imagenet_resnet", "--set", "batch_size=1000000"],
+            "its layers put out 0.4 MiB for each of 1000000 images",
+        ),
         (["run", "imagenet_resnet", "--set", "weight_binarizer=stee"], "unknown binarizer 'stee'; known, nearest"),
         (["run", "imagenet_resnet", "--set", "data.root=/nowhere"], "finds no data in /nowhere"),
         (["run", "coco_pose", "--set", "data.root=/nowhere"], "person_keypoints_{train,val}2017.json"),

@@ -260,7 +260,7 @@ def test_json_that_is_nested_too_deeply_is_a_sentence(tmp_path):
 
 
 def test_the_check_sums_up_what_a_run_would_see(tmp_path):
-    """People, pictures, category, labelled joints, pairs, upper body; missing areas and unlisted categories."""
+    """People, pictures, category, labelled joints, pairs, upper body, missing areas; nothing of a faulty set."""
     (tmp_path / "annotations").mkdir()
     (tmp_path / "val2017").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "val2017" / "a.png")
@@ -270,21 +270,20 @@ def test_the_check_sums_up_what_a_run_would_see(tmp_path):
             {"id": 1, "file_name": "a.png", "width": 20, "height": 20},
             {"id": 2, "file_name": "a.png", "width": 20, "height": 20},
         ],
-        "annotations": [
-            person | {"id": 1},
-            person | {"id": 2, "area": 40},
-            person | {"id": 3, "iscrowd": 1},
-            person | {"id": 4, "category_id": 8},
-        ],
+        "annotations": [person | {"id": 1}, person | {"id": 2, "area": 40}, person | {"id": 3, "iscrowd": 1}],
         "categories": [{"id": 3, "name": "person", "keypoints": list(COCO_PERSON.names)}],
     }
     (tmp_path / "annotations" / "person_keypoints_val2017.json").write_text(json.dumps(document))
     notes = []
-    check_keypoints(tmp_path, notes)
-    summary, area, unlisted = (note.partition("val2017.json: ")[2] for note in notes)
+    assert check_keypoints(tmp_path, notes) == []
+    summary, area = (note.partition("val2017.json: ")[2] for note in notes)
     assert summary == (
         "2 people of category person (3) in 1 of 2 pictures, 20 of 34 joints labelled; 17 keypoints, 8 pairs, 11 "
         "joints of the upper body"
     )
     assert area == "1 people have no area, AP takes 0.53 of their boxes"
-    assert unlisted == "1 annotations are of categories that the file does not list"
+    document["annotations"].append(person | {"id": 4, "category_id": 8})
+    (tmp_path / "annotations" / "person_keypoints_val2017.json").write_text(json.dumps(document))
+    (finding,) = check_keypoints(tmp_path, notes := [])
+    assert "annotation 4 is of category 8, which the file does not list" in finding
+    assert notes == []
