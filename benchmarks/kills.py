@@ -19,6 +19,7 @@ from pathlib import Path
 
 WORDS = "sweep linear_vs_soft --arm ste --arm mlp --seed 0 --seed 1 --jobs 2 --set epochs=4 --set data.train_limit=2000"
 RUNS = 4
+TIMES = ("seconds", "cpu_seconds")  # what the clock decides
 
 
 def start(folder: Path) -> subprocess.Popen:
@@ -32,7 +33,7 @@ def rows(folder: Path) -> dict[str, dict]:
     kept = {}
     for path in sorted(folder.rglob("row.json")):
         row = json.loads(path.read_text())
-        curve = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in row["curve"]]
+        curve = [{key: value for key, value in epoch.items() if key not in TIMES} for epoch in row["curve"]]
         kept[path.parent.name] = {"metrics": row["metrics"], "best": row["best"], "curve": curve}
     return kept
 
