@@ -20,15 +20,6 @@ def _refuse_idle(options: argparse.Namespace, *names: str, because: str) -> None
             raise ValueError(f"--{name} means nothing here: {because}")
 
 
-def _written(file: Path, suffix: str, *inputs: Path | None) -> None:
-    """Raise ValueError for a file that a command may not write, before it starts; see `outputs.check`."""
-    from .run import outputs
-
-    if file.suffix != suffix:
-        raise ValueError(f"{file} must end in {suffix}, which says what will be in it")
-    outputs.check(file, [path for path in inputs if path is not None])
-
-
 def run_command(options: argparse.Namespace) -> None:
     """One run, or one for each of the profile's arms and seeds; the path of the last row is the last line printed."""
     from .run import folder_of, run
@@ -122,7 +113,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
     device = _device()
     if options.results:
-        _written(options.results, ".json", options.checkpoint, options.detections)
+        from .run import outputs
+
+        outputs.check(options.results, ".json", options.checkpoint, options.detections)
     if options.detections:
         from .poses.coco_eval import save_results
         from .run.people import PoseNetwork, evaluate_detections
@@ -160,12 +153,12 @@ def predict_command(options: argparse.Namespace) -> None:
 def _predict_people(options: argparse.Namespace) -> None:
     """People in boxes: a line of JSON per picture, a results file, a drawing."""
     from .poses.coco_eval import save_results
-    from .run import people
+    from .run import outputs, people
 
     pictures, boxes = options.pictures, None
     for file, suffix in ((options.results, ".json"), (options.draw, ".png")):
         if file:
-            _written(file, suffix, options.checkpoint, options.detections, *pictures)
+            outputs.check(file, suffix, options.checkpoint, options.detections, *pictures)
     if options.box and (options.detections or len(pictures) > 1):
         raise ValueError("--box names people of one picture: name one, without --detections")
     if options.box:
@@ -181,19 +174,17 @@ def _predict_people(options: argparse.Namespace) -> None:
         print(save_results(results, options.results))
     if options.draw:
         from .evidence import drawing
-        from .run import outputs
 
         above = 0.2 if options.above is None else options.above
-        figure = drawing.predictions(pictures, by_picture, model.skeleton, above, boxes)
-        figure.savefig(options.draw, dpi=120, metadata=outputs.PNG_MARK)
+        outputs.save_drawing(drawing.predictions(pictures, by_picture, model.skeleton, above, boxes), options.draw)
         print(options.draw)
 
 
 def pack_command(options: argparse.Namespace) -> None:
     """Pack a checkpoint's binary layers into bits; the packed file's path is the last line printed."""
-    _written(options.file or options.checkpoint.with_suffix(".safetensors"), ".safetensors", options.checkpoint)
-    from .run import packed
+    from .run import outputs, packed
 
+    outputs.check(options.file or options.checkpoint.with_suffix(packed.SUFFIX), packed.SUFFIX, options.checkpoint)
     file, report, size = packed.pack_checkpoint(options.checkpoint, options.file, options.own)
     print(f"{report}\n{size / 1e3:.1f} kB\n{file}")
 
@@ -218,12 +209,13 @@ def export_command(options: argparse.Namespace) -> None:
 
 def draw_command(options: argparse.Namespace) -> None:
     """People of a results file on their pictures, as a PNG."""
-    _written(options.picture, ".png", options.results)
-    from .evidence import drawing
     from .run import outputs
 
+    outputs.check(options.picture, ".png", options.results)
+    from .evidence import drawing
+
     figure = drawing.results(options.results, options.folder, options.split, options.count, options.above)
-    figure.savefig(options.picture, dpi=120, metadata=outputs.PNG_MARK)
+    outputs.save_drawing(figure, options.picture)
     print(options.picture)
 
 

@@ -1,8 +1,8 @@
 """What a command writes for its user takes no other file's place."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -11,22 +11,27 @@ from ..packed import files
 PNG_MARK = {"Software": "bnc_repro"}  # of every drawing
 
 
-def check(file: Path, inputs: Iterable[Path] = ()) -> Path:
-    """`file`, if it may be written: its name ends in what it will hold (.json results, .png a drawing, .safetensors a
-    packed network), its folder is there, it is none of `inputs`, and where it exists it is a file of that kind made
-    here. Raises ValueError otherwise; called before anything is computed."""
-    made = {".json": _is_results, ".png": _is_drawing, ".safetensors": files.is_packed}
-    if file.suffix not in made:
-        raise ValueError(f"{file} must end in one of {', '.join(made)}, which says what will be in it")
+def check(file: Path, suffix: str, *inputs: Path | None) -> Path:
+    """`file`, if it may be written: its name ends in `suffix`, which says what it will hold (.json results, .png a
+    drawing, .safetensors a packed network), its folder is there, it is none of `inputs`, and where it exists it is a
+    file of that kind made here. Raises ValueError otherwise; called before anything is computed."""
+    made_here = {".json": _is_results, ".png": _is_drawing, ".safetensors": files.is_packed}[suffix]
+    if file.suffix != suffix:
+        raise ValueError(f"{file} must end in {suffix}, which says what will be in it")
     if not file.resolve().parent.is_dir():
         raise ValueError(f"{file} is to lie in a folder that is not there: make {file.resolve().parent}")
     if file.is_dir():
         raise ValueError(f"{file} is a folder: name a file")
-    if any(file.resolve() == path.resolve() for path in inputs):
+    if any(path is not None and file.resolve() == path.resolve() for path in inputs):
         raise ValueError(f"{file} is what is read: name another file to write")
-    if file.exists() and not made[file.suffix](file):
+    if file.exists() and not made_here(file):
         raise ValueError(f"{file} is there and was not made by this command: name another file, or remove it")
     return file
+
+
+def save_drawing(figure: Any, file: Path) -> None:
+    """A matplotlib figure as a PNG that `check` knows again."""
+    figure.savefig(file, dpi=120, metadata=PNG_MARK)
 
 
 def _is_results(file: Path) -> bool:
