@@ -32,9 +32,9 @@ def line_of(error: Exception) -> str:
 
 def own_outputs(network: nn.Module, images: Tensor):
     """What a copy of `network` gives in float32."""
-    own = copy_of(network)
-    with evaluating(own):
-        return own(images)
+    copied = copy_of(network)
+    with evaluating(copied):
+        return copied(images)
 
 
 def packed_outputs(packed: nn.Module, images: Tensor):

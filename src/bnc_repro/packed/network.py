@@ -5,6 +5,7 @@ import math
 import operator
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,8 @@ class PackedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         refuse_gradients(images)
-        refuse_converted(*(self.parameters() if self.network is not None else ()), *self.buffers())
+        # A conversion takes all numbers with it, so one of the float rest tells; packed layers look at their own.
+        refuse_converted(*(islice(self.network.parameters(), 1) if self.network is not None else (self.floats,)))
         if self.network is not None:
             return self.network(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
         self._check(images)
@@ -185,7 +187,7 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], c
     for outputs that are not finite, and where only the packed network fails.
     """
     channels = channels or (packed.plan.channels if packed.plan else _channels(network, size))
-    reference, report, own = Reference(network), packed.report, math.nan
+    reference, report, rounding = Reference(network), packed.report, math.nan
     for seed in range(TRIES):
         images = torch.randn(1 if seed else 2, channels, *size, generator=torch.Generator().manual_seed(seed))
         try:
@@ -213,9 +215,9 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], c
             report.difference, report.ties = difference, ties
         if difference <= CLOSE or decided:
             return difference <= CLOSE
-        own = moved if seed == 0 else own
+        rounding = moved if seed == 0 else rounding
     if not report.ties:
-        report.not_compared = f"rounding moves even the network's own outputs by {own:.1e} of the largest"
+        report.not_compared = f"rounding moves even the network's own outputs by {rounding:.1e} of the largest"
     return True
 
 

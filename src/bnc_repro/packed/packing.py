@@ -127,8 +127,8 @@ def hooked(module: nn.Module) -> bool:
     """Whether calls of `module` are more than its class says: a forward hook or pre-hook that is not this package's
     own, or a forward set on the instance."""
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    own = f"{__name__.partition('.')[0]}."
-    return "forward" in vars(module) or any(not getattr(hook, "__module__", "").startswith(own) for hook in hooks)
+    package = f"{__name__.partition('.')[0]}."
+    return "forward" in vars(module) or any(not getattr(hook, "__module__", "").startswith(package) for hook in hooks)
 
 
 OF_THE_CALL = ("__call__", "forward", "_conv_forward", "binary_input")
