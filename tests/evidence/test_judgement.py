@@ -64,6 +64,21 @@ def test_an_effect_that_vanishes_at_the_common_rate_is_not_decided():
     assert "not at the common rate 0.01" in test.reason
 
 
+def test_whom_an_undecided_claim_beats_all_the_same_is_said():
+    """Of three rivals one is level: the other two are named. With a run that diverged, and where Holm over the rivals
+    takes it back (p = 0.017, of four), nobody is."""
+    arms = {"ste": values(70, seed=1), "approx_sign": values(78, seed=3), "identity": values(80, seed=4, spread=2)}
+    rows = ablation(arms | {"linear": values(80, seed=2)})
+    assert (only(rows).verdict, only(rows).beaten) == ("undecided", ["ste", "approx_sign"])
+    assert "it is above ste, approx_sign (" in hypotheses.answer(rows)
+    said = verdict.title([row | {"recipe": row["recipe"] | {"data": {"root": "d"}}} for row in rows])
+    assert "beats 2 of the 3 hand-made ones (ste, approx_sign), and against the others it stays open" in said
+    assert only(ablation(arms | {"linear": [None, *values(80, seed=2)[1:]]})).beaten == []
+    level = {name: values(80, seed=seed, spread=2) for seed, name in enumerate(("identity", "ede", "approx_sign"), 4)}
+    barely = only(ablation(level | {"ste": [80.0] * 20, "linear": [82.4, 79.4] * 10}))
+    assert (barely.pairs["ste"].relation, barely.beaten) == ("above", [])
+
+
 @pytest.mark.parametrize(("effect", "word"), [(2, "supported"), (-2, "refuted")])
 def test_an_effect_that_shows_at_the_common_rate_too_is_decided(effect, word):
     test = only(own_and_common(own=values(80 + effect, seed=2), common=values(80 + effect, seed=3)))

@@ -190,6 +190,8 @@ def _sentence(test: Test) -> str:
     numbers = "; ".join(pairs_shown)
     lost = f" {test.lost} of its runs diverged." if test.lost else ""
     why = f", {test.reason}" if test.reason else ""
+    if test.verdict == "undecided" and test.beaten and test.name != "H2":
+        why += f"; it is above {', '.join(test.beaten)}"
     left = f" Left out, as hardly a run finished: {', '.join(test.left_out)}." if test.left_out else ""
     return (
         f"**{test.name}**{where}, {seeds}: {words[test.verdict]}{why} ({numbers}; {UNITS[test.headline]}, 95 % "

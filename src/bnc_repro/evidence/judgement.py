@@ -221,6 +221,19 @@ class Test:
             return "refuted"
         return "equivalent" if relations and set(relations) <= {"equivalent"} else "undecided"
 
+    @property
+    def beaten(self) -> list[str]:
+        """The rivals that the arm is above, by Holm's values over this test's rivals at the rate with the larger p; none
+        if one of its runs diverged."""
+        if self.lost:
+            return []
+        p = [
+            max(statistics.p_value(difference) for difference in (pair.difference, pair.at_common) if difference)
+            for pair in self.pairs.values()
+        ]
+        pairs = zip(self.pairs.items(), statistics.holm(p), strict=True)
+        return [rival for (rival, pair), value in pairs if pair.relation == "above" and value < LEVEL]
+
     def without_each(self) -> tuple[float, float]:
         """The smallest and the largest p of the difference to the weakest rival without any one seed."""
         values = [statistics.p_value(part) for part in statistics.without_each(self.estimates[hardest(self)])]

@@ -129,6 +129,9 @@ def title(rows: list[dict]) -> str:
         where = f"under {test.condition} " if test.condition else ""
         where += f"({seeds} seeds) " if seeds < most else ""
         clause = where + words[test.verdict].format(margin=hypotheses.margin(headline))
+        if test.verdict == "undecided" and test.beaten:
+            some = f"{len(test.beaten)} of the {len(test.pairs)} hand-made ones ({', '.join(test.beaten)})"
+            clause = f"{where}the learnt linear function beats {some}, and against the others it stays open"
         clause += f", as {test.reason}" if test.reason else ""
         clause += f" (weakest: linear − {rival} {hypotheses.shown_at_both(test.pairs[rival], headline)})"
         best = _best(condition_rows, leave_out="identity")
