@@ -285,6 +285,8 @@ def test_a_scale_of_its_own_answers_nothing_and_weighs_on_no_claim():
     assert together[-1].verdict == "not judged"
     assert list(together[-1].pairs) == ["ste"]
     assert verdict.title(rows) == verdict.title(rows[: len(contest)])
+    first_seed = [row for row in rows if row["seed"] == 0 or not row.get("scale")]
+    assert [test.condition for test in judgement.tests(first_seed)] == [""] * len(alone)
     assert [line.condition for line in judgement.over_conditions(together)] == ["adam", "weights"]
     assert [len(group) for group in sets(rows)] == [len(contest), len(large) + 3]
     shown = verdict.table([], [], rows)["measured"]

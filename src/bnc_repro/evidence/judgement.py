@@ -255,6 +255,8 @@ def tests(rows: list[dict]) -> list[Test]:
     """H1, H2 and H5 in every condition, each tested and judged."""
     judged = []
     for condition, condition_rows in conditions(rows).items():
+        if len({row["seed"] for row in condition_rows}) < 2:
+            continue  # of one seed there are no pairs yet
         lost, headline, place = diverged(condition_rows), condition_rows[0]["headline"], place_of(condition_rows[0])
         for name, text, arm in CLAIMS:
             rivals = ["linear"] if name == "H2" else hand_made(condition_rows)
