@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from . import commands
@@ -13,22 +14,20 @@ from .run import pinned
 MOST_PROCESSES = 4096  # workers, or processes of a run
 
 
-def processes_or_gpus(text: str) -> int | str:
-    """A number of processes, or the word for one per GPU."""
-    if text != "gpus" and not (text.isdecimal() and 0 < int(text) <= MOST_PROCESSES):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be a positive number of processes, {MOST_PROCESSES} at most, or `gpus`"
-        )
-    return text if text == "gpus" else int(text)
+def count_or(word: str, what: str) -> Callable[[str], int | str]:
+    """Parses a number of `what`, or `word`."""
+
+    def parse(text: str) -> int | str:
+        if text != word and not (text.isdecimal() and 0 < int(text) <= MOST_PROCESSES):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} must be a positive number of {what}, {MOST_PROCESSES} at most, or `{word}`"
+            )
+        return text if text == word else int(text)
+
+    return parse
 
 
-def jobs_or_auto(text: str) -> int | None:
-    """A number of workers; None for as many as cores or GPUs."""
-    if text != "auto" and not (text.isdecimal() and 0 < int(text) <= MOST_PROCESSES):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be a positive number of workers, {MOST_PROCESSES} at most, or `auto`"
-        )
-    return None if text == "auto" else int(text)
+processes_or_gpus, jobs_or_auto = count_or("gpus", "processes"), count_or("auto", "workers")
 
 
 def positive_hours(text: str) -> float:
@@ -138,22 +137,19 @@ def parser() -> argparse.ArgumentParser:
     guess.add_argument("--results", type=Path, help="also write people to this results file in COCO's form")
     guess.add_argument("--draw", type=Path, metavar="FILE.png", help="also draw people on their pictures")
     guess.add_argument("--above", type=score, help="draw joints with a score above this one, 0.2")
-    for name, function in (
-        ("pack", commands.pack_command),
-        ("benchmark", commands.benchmark_command),
-        ("export", commands.export_command),
-    ):
-        other = command(name, function)
-        other.add_argument("checkpoint", type=Path)
-        if name != "benchmark":
-            other.add_argument("file", type=Path, nargs="?" if name == "pack" else None)
-        else:
-            other.add_argument("--batch", type=positive, default=1, help="images a call")
-            other.add_argument("--rounds", type=positive, default=15, help="turns of each contestant")
-            other.add_argument(
-                "--threads", type=positive, default=1, help="of each contestant; of more images than one"
-            )
-        takes_own(other)
+    packing = command("pack", commands.pack_command)
+    packing.add_argument("checkpoint", type=Path)
+    packing.add_argument("file", type=Path, nargs="?")
+    timing = command("benchmark", commands.benchmark_command)
+    timing.add_argument("checkpoint", type=Path)
+    timing.add_argument("--batch", type=positive, default=1, help="images a call")
+    timing.add_argument("--rounds", type=positive, default=15, help="turns of each contestant")
+    timing.add_argument("--threads", type=positive, default=1, help="of each contestant; of more images than one")
+    exporting = command("export", commands.export_command)
+    exporting.add_argument("checkpoint", type=Path)
+    exporting.add_argument("file", type=Path)
+    for subparser in (packing, timing, exporting):
+        takes_own(subparser)
     draw = command("draw", commands.draw_command)
     draw.add_argument("results", type=Path, help="a results file in COCO's form")
     draw.add_argument("folder", type=Path, help="the data set, with annotations/ and the split's pictures")

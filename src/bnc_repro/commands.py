@@ -79,7 +79,7 @@ def sweep_command(options: argparse.Namespace) -> None:
     from .run.plan import plan
 
     jobs = plan(requested, options.runs, options.rows)
-    places = {"workers": options.jobs, "runs": options.runs}
+    places = {"workers": None if options.jobs == "auto" else options.jobs, "runs": options.runs}
     if options.engine == "slurm":
         from .run.cluster import sweep_by_slurm
 
@@ -109,32 +109,27 @@ def _device():
 
 def evaluate_command(options: argparse.Namespace) -> None:
     """The metrics of a checkpoint or a packed file on its own data, or on --data."""
-    from .run import packed
+    from .run import outputs, packed
 
     device = _device()
     if options.results:
-        from .run import outputs
-
         outputs.check(options.results, ".json", options.checkpoint, options.detections)
-    if options.detections:
-        from .poses.coco_eval import save_results
-        from .run.people import PoseNetwork, evaluate_detections
+    if not options.results and not options.detections:
+        print(json.dumps(packed.evaluate(options.checkpoint, options.data, device, options.own), indent=1))
+        return
+    from .poses.coco_eval import save_results
+    from .run.people import PoseNetwork, evaluate_detections, results_of_validation
 
-        model = PoseNetwork.load(options.checkpoint, device, options.own)
-        root = Path(options.data).resolve() if options.data else model.recipe.data.folder
+    model = PoseNetwork.load(options.checkpoint, device, options.own)
+    root = Path(options.data).resolve() if options.data else model.recipe.data.folder
+    if options.detections:
         measures, results = evaluate_detections(model, root, options.detections)
         print(json.dumps(measures, indent=1) if measures else f"{root} has no annotations: nothing is judged")
-        if options.results:
-            print(save_results(results, options.results))
-        return
-    print(json.dumps(packed.evaluate(options.checkpoint, options.data, device, options.own), indent=1))
+    else:
+        print(json.dumps(packed.evaluate(options.checkpoint, options.data, device, options.own), indent=1))
+        results = results_of_validation(model, root)
     if options.results:
-        from .poses.coco_eval import save_results
-        from .run.people import PoseNetwork, results_of_validation
-
-        model = PoseNetwork.load(options.checkpoint, device, options.own)
-        root = Path(options.data).resolve() if options.data else model.recipe.data.folder
-        print(save_results(results_of_validation(model, root), options.results))
+        print(save_results(results, options.results))
 
 
 def predict_command(options: argparse.Namespace) -> None:
@@ -201,8 +196,10 @@ def benchmark_command(options: argparse.Namespace) -> None:
 
 def export_command(options: argparse.Namespace) -> None:
     """Write a checkpoint's network as ONNX and compare what onnxruntime makes of it with torch."""
-    from .run.export import export_checkpoint
+    from .run import outputs
+    from .run.export import SUFFIX, export_checkpoint
 
+    outputs.check(options.file, SUFFIX, options.checkpoint)
     print(export_checkpoint(options.checkpoint, options.file, options.own))
     print(options.file)
 
@@ -267,7 +264,7 @@ def list_command(options: argparse.Namespace) -> None:
     else:
         from .run.ledger import read_row
 
-        for path in sorted(project_root().glob("r*s/*/*/*/row.json")):
+        for path in sorted(project_root().glob("runs/*/*/*/row.json")):
             try:
                 row = read_row(path)
             except ValueError as error:  # the others are still rows

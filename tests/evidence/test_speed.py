@@ -37,6 +37,15 @@ def test_the_balance_says_what_was_measured():
     )
 
 
+def test_only_a_network_that_was_faster_is_called_cheaper():
+    """The lower quartile of every ratio to torch has to be above 1."""
+    measured = rows(packed=1.0, torch=12.5, last=11.0)
+    slower = measured.assign(ratio_lower=[1.0, 12.0, 0.9])
+    faster = measured.assign(ratio_lower=[1.0, 12.0, 10.9])
+    assert speed.claim(faster)[1].startswith("cheaper than float, as measured; ")
+    assert speed.claim(slower)[1].startswith("not shown to be cheaper than float, as measured; ")
+
+
 def test_of_two_kernels_the_faster_one_counts():
     slow = rows(packed=1.0, torch=5.0).assign(kernel="tables", ms=[9.0, 45.0])
     both = pd.concat([slow, rows(packed=1.0, torch=12.5)])

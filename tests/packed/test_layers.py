@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bnc_repro import binarize, create_network
+from bnc_repro import binarize, create_network, pack
 from bnc_repro.layers import BinaryConv2d, BinaryLinear
+from bnc_repro.packed.benchmark import float_twin
 from bnc_repro.packed.layers import PackedConv2d, PackedLinear, pack_layers
 from exact import as_if_trained, exact, noise
 from networks import BINARY
@@ -89,6 +90,29 @@ def test_packing_layers_reports_what_it_packed():
     assert "groups" in layers["2"][1]
     assert isinstance(model[1], PackedConv2d)
     assert type(model[2]) is BinaryConv2d
+
+
+def test_a_layer_of_two_names_is_one_packed_layer_under_both():
+    """In one parent and in another's child; the report has a line for each name, the outputs are those before."""
+    torch.manual_seed(0)
+    layer = BinaryConv2d(8, 8, 3, padding=1, **BINARY)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), layer, layer, nn.Sequential(layer), nn.Conv2d(8, 4, 1)).eval()
+    x, before = noise(2, 3, 9, 9), copy.deepcopy(model)
+    assert [line[:2] for line in pack_layers(model)] == [("1", "packed"), ("2", "packed"), ("3.0", "packed")]
+    assert isinstance(model[1], PackedConv2d)
+    assert model[1] is model[2] is model[3][0]
+    torch.testing.assert_close(model(x), before(x))
+    twin = float_twin(before)
+    assert type(twin[1]) is nn.Conv2d
+    assert twin[1] is twin[2] is twin[3][0]
+
+
+def test_a_layer_alone_is_packed():
+    layer = BinaryConv2d(8, 8, 3, padding=1, **BINARY).eval()
+    x, packed = noise(2, 8, 6, 6), pack(layer, (6, 6))
+    assert [type(module) for module in packed.modules()].count(PackedConv2d) == 1
+    torch.testing.assert_close(packed(x), layer(x))
+    assert type(float_twin(layer)) is nn.Conv2d
 
 
 def model_with_both() -> nn.Module:

@@ -68,7 +68,7 @@ def test_a_packed_file_is_judged_as_its_checkpoint(source, tmp_path):
     assert metrics["top1"] == pytest.approx(wanted["top1"], abs=0.2)
     assert metrics["test_loss"] == pytest.approx(wanted["test_loss"], rel=1e-3)
     assert json.loads(command("evaluate", file).stdout) == metrics
-    network, recipe, labels, _ = packed.load_network(file, CPU)
+    network, recipe, labels, *_ = packed.load_network(file, CPU)
     _, of_checkpoint, names = judge.load_network(source, CPU)
     assert (recipe, labels) == (of_checkpoint, names)
     images = torch.randn(2, 1, 28, 28)
@@ -158,6 +158,26 @@ def test_residual_networks_are_valid_and_hold_a_byte_a_weight(name, outputs, tmp
     (y,) = onnxruntime.InferenceSession(tmp_path / "n.onnx").run(None, {"images": x.numpy()})
     with torch.no_grad():
         assert y.shape == tuple(network(x).shape)
+
+
+def test_a_floor_row_is_exported_and_no_foreign_file_is_written_over(tmp_path):
+    """softmax regression has no convolution that says its channels; a second export takes the first one's place."""
+    pytest.importorskip("onnx")
+    options = {"network": "softmax_regression", "weight_binarizer": None, "activation_binarizer": None}
+    recipe = make_recipe(experiment="imagenet_resnet", profile="sample", data=_sample(), **options)
+    network = judge.task_module(recipe.experiment).make_network(recipe, 10)
+    labels = [str(label) for label in range(10)]
+    checkpoint.save(tmp_path, {"network": network.state_dict(), "recipe": as_dict(recipe), "labels": labels})
+    source, file, foreign = tmp_path / checkpoint.NAMES[0], tmp_path / "n.onnx", tmp_path / "f.onnx"
+    foreign.write_bytes(b"somebody's")
+    for _ in range(2):
+        done = command("export", source, file)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith("0 binary weights")
+    done = command("export", source, foreign)
+    assert done.returncode == 1
+    assert "f.onnx is there and was not made by this command: name another file, or remove it" in done.stderr
+    assert foreign.read_bytes() == b"somebody's"
 
 
 def test_without_onnx_the_install_line_is_said(monkeypatch, tmp_path):

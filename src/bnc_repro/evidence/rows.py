@@ -12,14 +12,19 @@ from ..run.ledger import read_row
 UNITS = {"top1": "points", "AP": "AP", "PCK": "PCK@0.2"}
 
 
-def by_arm(rows: Iterable[dict], metric: str | None = None) -> dict[str, dict[int, float]]:
-    """arm -> seed -> metric (the headline unless named) of the finished rows."""
+def by_arm(rows: Iterable[dict]) -> dict[str, dict[int, float]]:
+    """arm -> seed -> headline of the finished rows."""
     values: dict[str, dict[int, float]] = {}
     for row in rows:
         values.setdefault(row["arm"], {})
         if row["status"] == "finished":
-            values[row["arm"]][row["seed"]] = row["metrics"][metric or row["headline"]]
+            values[row["arm"]][row["seed"]] = row["metrics"][row["headline"]]
     return values
+
+
+def binarizers_of(row: dict) -> tuple[str | None, str | None]:
+    """The names of a row's binarizers, of weights and of activations; None for a float operand."""
+    return row["recipe"].get("weight_binarizer"), row["recipe"].get("activation_binarizer")
 
 
 def sets(rows: list[dict]) -> list[list[dict]]:

@@ -11,6 +11,7 @@ comes from the input alone; where their inputs are cut off, a gradient from an o
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -22,6 +23,14 @@ from .inspect import evaluating, placed
 
 # Modules that multiply their input by weights, whether or not they have a binary form.
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+
+
+def channels_of(network: nn.Module, size: tuple[int, int]) -> int:
+    """The channels that the images (H, W) of a network have, guessed from its first layer."""
+    first = next((module for module in network.modules() if isinstance(module, WEIGHTED)), None)
+    if isinstance(first, nn.Linear) and first.in_features % math.prod(size) == 0:
+        return first.in_features // math.prod(size)
+    return getattr(first, "in_channels", 3)
 
 
 def ends(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:

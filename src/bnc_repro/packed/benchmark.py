@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
+from ..layers.ends import channels_of
 from ..training.memory import refuse_above
 
 PACKED, EAGER, CHANNELS_LAST = "packed", "torch float32", "torch float32, channels_last"
@@ -48,13 +49,9 @@ class Comparison:
         """Milliseconds a call: lower quartile, median and upper quartile of the rounds."""
         return _quartiles(self.milliseconds[name])
 
-    def median(self, name: str) -> float:
-        """Median milliseconds a call."""
-        return self.quartiles(name)[1]
-
-    def ratio(self, name: str, base: str = PACKED) -> tuple[float, float, float]:
-        """How many times `base`'s time `name` takes: lower quartile, median and upper quartile of the rounds."""
-        return _quartiles(np.divide(self.milliseconds[name], self.milliseconds[base]))
+    def ratio(self, name: str) -> tuple[float, float, float]:
+        """How many times the packed network's time `name` takes: quartiles and median of the rounds, in order."""
+        return _quartiles(np.divide(self.milliseconds[name], self.milliseconds[PACKED]))
 
     def table(self) -> str:
         """A Markdown table of medians, quartiles and ratios, the absent ones named below it."""
@@ -75,7 +72,7 @@ class Comparison:
             lines.insert(0, f"{self.threads} threads each, by the clock")
         for name in self.milliseconds:
             low, middle, high = self.ratio(name)
-            lines.append(f"{name:{width}}  {self.median(name):8.3f}  {middle:.2f} ({low:.2f} to {high:.2f})")
+            lines.append(f"{name:{width}}  {self.quartiles(name)[1]:8.3f}  {middle:.2f} ({low:.2f} to {high:.2f})")
         return "\n".join(lines + [sentence[2:] for sentence in self._sentences()])
 
 
@@ -86,14 +83,16 @@ def _quartiles(values: Sequence[float] | np.ndarray) -> tuple[float, float, floa
 
 def float_twin(network: nn.Module) -> nn.Module:
     """A copy in evaluation whose binary layers are torch's own, with the same weights, and without hooks."""
-    twin = copy.deepcopy(network).eval()
-    for module in twin.modules():
+    twin, plain = nn.Sequential(copy.deepcopy(network)).eval(), {}
+    for module in list(twin.modules()):
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
-        for name, child in module.named_children():
+        for name, child in module._modules.items():
             if isinstance(child, (BinaryConv2d, BinaryLinear)):
-                setattr(module, name, _plain(child))
-    return twin.requires_grad_(False)
+                if child not in plain:
+                    plain[child] = _plain(child)
+                module._modules[name] = plain[child]
+    return twin[0].requires_grad_(False)
 
 
 def _plain(layer: BinaryConv2d | BinaryLinear) -> nn.Module:
@@ -137,7 +136,7 @@ def compare(
         raise ValueError(f"threads must be from 1 to the {os.cpu_count()} processors of this machine, got {threads}")
     if unknown := set(names) - set(RIVALS):
         raise ValueError(f"unknown rival {sorted(unknown)[0]!r}; there are {', '.join(RIVALS)}")
-    channels = next(m for m in network.modules() if isinstance(m, nn.Conv2d)).in_channels
+    channels = channels_of(network, input_size)
     refuse_above(
         4 * batch * channels * math.prod(input_size) / 2**20,
         f"{batch} images of {input_size[0]} x {input_size[1]} px at once",
@@ -195,11 +194,6 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def one_thread():
-    """torch with one thread; afterwards with as many as before."""
-    return torch_threads(1)
 
 
 def _eager(twin: nn.Module, images: Tensor, folder: Path) -> Callable[[], object]:

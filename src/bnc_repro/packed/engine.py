@@ -5,8 +5,10 @@ Imported where it is used; `kernels_at_hand` says what is missing.
 
 import logging
 import queue
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,6 +113,24 @@ class Engine:
             program = self._program(self.plan, self._weights)
         program(x, y)
         self._idle.put(program)
+
+
+class Kept:
+    """The last `most` things made of tensors. The tensors are kept, so that their addresses name them as long as they
+    are unchanged."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._made = most, OrderedDict()
+
+    def __call__(self, tensors: tuple[Tensor, ...], key: tuple, make: Callable[[], Any]) -> Any:
+        """What `make` gives, or gave for these very tensors and this key."""
+        states = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+        name = (*states, *key)
+        entry = self._made.pop(name, None) or (tensors, make())
+        self._made[name] = entry
+        while len(self._made) > self._most:
+            self._made.popitem(last=False)
+        return entry[1]
 
 
 def shared_out(function: Callable[..., None], calls: Sequence[tuple]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .benchmark import float_twin, one_thread
+from .benchmark import float_twin, torch_threads
 from .network import PackedNetwork
 
 
@@ -35,7 +35,7 @@ def by_step(packed: PackedNetwork, network: nn.Module, rounds: int = 30) -> list
     images = torch.randn(1, packed.plan.channels, *packed.plan.size, generator=torch.Generator().manual_seed(0))
     shortcuts = {name for name, _, why in packed.report.layers if why.startswith("a shortcut")}
     layers = [name for name, _, _ in packed.report.layers if name not in shortcuts]
-    with one_thread(), torch.inference_mode():
+    with torch_threads(1), torch.inference_mode():
         bits, floats = _of_packed(packed, images, rounds)
         twin = _of_twin(float_twin(network), layers, images, rounds)
     return [StepTime(*values) for values in zip(layers, bits, floats, twin, strict=True)]

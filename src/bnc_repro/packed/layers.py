@@ -6,7 +6,6 @@ channels_last, where a pixel's channels lie side by side.
 """
 
 import contextlib
-from collections import OrderedDict
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
-from .engine import as_operator, kernels_at_hand, refuse_converted, refuse_gradients, shared_out
+from .engine import Kept, as_operator, kernels_at_hand, refuse_converted, refuse_gradients, shared_out
 from .packing import fold, hooked, negative_and_scale, why_float
 
 
@@ -109,18 +108,20 @@ class PackedLinear(_PackedLayer):
 
 
 def pack_layers(model: nn.Module) -> list[tuple[str, str, str]]:
-    """Replace the binary layers of `model` that bits can compute, in place; a line each: name, packed or float, why.
-    What stays float learns no more."""
+    """Replace the binary layers within `model` that bits can compute, in place; a line each: name, packed or float,
+    why. One that has several names is one packed layer under all of them. What stays float learns no more."""
     lines, packed = [], {}
-    for name, module in list(model.named_modules()):
+    made: dict[nn.Module, _PackedLayer | None] = {}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
         if not isinstance(module, (BinaryConv2d, BinaryLinear)):
             continue
         why = why_float(module)
-        if why is None:
-            parent = model.get_submodule(name.rpartition(".")[0])
+        if module not in made:
             kind = PackedConv2d if isinstance(module, BinaryConv2d) else PackedLinear
-            packed[name] = kind(module, name)  # pyright: ignore[reportArgumentType]
-            setattr(parent, name.rpartition(".")[2], packed[name])
+            made[module] = None if why else kind(module, name)  # pyright: ignore[reportArgumentType]
+        if layer := made[module]:
+            packed[name] = layer
+            setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], layer)
         lines.append((name, "float" if why else "packed", why or ""))
     _fold_norms(model, packed)
     model.requires_grad_(False)
@@ -167,13 +168,17 @@ def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
             setattr(parent, str(node.target).rpartition(".")[2], nn.Identity())
 
 
+_layers = Kept(512)
+
+
 @as_operator("packed_conv2d(Tensor x, Tensor bits, Tensor scale, Tensor shift, int[] geometry) -> Tensor")
 def packed_conv2d(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
     """scale (signs of x * weights) + shift: x (N, C, H, W) -> (N, O, H', W') in channels_last; geometry: kernel,
     stride, padding."""
     if not x.numel():
         return _empty(x, scale, geometry)
-    return _prepared(x, bits, scale, shift, geometry)(x)
+    key = (*geometry, *x.shape[1:])
+    return _layers((bits, scale, shift), key, lambda: _Layer(x, bits, scale, shift, geometry))(x)
 
 
 @torch.library.register_fake(packed_conv2d)
@@ -241,20 +246,3 @@ class _Layer:
             self.kernel * self.depth, address(self.weights), address(self.middle), address(self.scale),
             address(self.shift), 0, self.outputs, 0, target, 0, self.wide, False,
         )  # fmt: skip
-
-
-_layers: OrderedDict[tuple, tuple[tuple[Tensor, ...], _Layer]] = OrderedDict()
-KEPT = 512
-
-
-def _prepared(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> _Layer:
-    """The arrays of these very tensors. They are kept, so their addresses name them as long as they are unchanged."""
-    tensors = (bits, scale, shift)
-    states = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
-    key = (*states, *geometry, *x.shape[1:])
-    if key not in _layers:
-        _layers[key] = (tensors, _Layer(x, bits, scale, shift, geometry))
-        while len(_layers) > KEPT:
-            _layers.popitem(last=False)
-    _layers.move_to_end(key)
-    return _layers[key][1]

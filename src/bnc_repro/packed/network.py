@@ -3,17 +3,17 @@
 import json
 import math
 import operator
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from ..layers.ends import WEIGHTED, tensors_in
+from ..layers.binary import BinaryConv2d, BinaryLinear
+from ..layers.ends import channels_of, tensors_in
 from .agreement import Reference, compare, copy_of, difference_of, line_of, own_outputs, packed_outputs
 from .description import described, plan_from
-from .engine import Engine, as_operator, chosen, kernels_at_hand, refuse_converted, refuse_gradients
+from .engine import Engine, Kept, as_operator, chosen, kernels_at_hand, refuse_converted, refuse_gradients
 from .layers import pack_layers
 from .packing import Plan, plan_of
 
@@ -155,6 +155,8 @@ def pack(
 def _layer_by_layer(network: nn.Module, kernel: str | None) -> PackedNetwork:
     """A copy of `network` whose binary layers are replaced one by one. Raises ValueError where none can be."""
     copied = copy_of(network)
+    if isinstance(copied, (BinaryConv2d, BinaryLinear)):
+        copied = nn.Sequential(copied)  # a layer alone has no parent that another could be put into
     packed = PackedNetwork(None, kernel, copied)
     packed.report.layers = pack_layers(copied)
     packed.report.packed_bytes = bytes_of(packed)
@@ -186,7 +188,7 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], c
     A batch decides only if it has no tie and the network's own float32 outputs agree with float64's. Raises ValueError
     for outputs that are not finite, and where only the packed network fails.
     """
-    channels = channels or (packed.plan.channels if packed.plan else _channels(network, size))
+    channels = channels or (packed.plan.channels if packed.plan else channels_of(network, size))
     reference, report, rounding = Reference(network), packed.report, math.nan
     for seed in range(TRIES):
         images = torch.randn(1 if seed else 2, channels, *size, generator=torch.Generator().manual_seed(seed))
@@ -221,37 +223,18 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], c
     return True
 
 
-def _channels(network: nn.Module, size: tuple[int, int]) -> int:
-    """The channels that the images of a network have, guessed from its first layer."""
-    first = next(module for module in network.modules() if isinstance(module, WEIGHTED))
-    if isinstance(first, nn.Linear) and first.in_features % math.prod(size) == 0:
-        return first.in_features // math.prod(size)
-    return getattr(first, "in_channels", 3)
+_engines = Kept(8)
 
 
 @as_operator("packed_network(Tensor images, Tensor bits, Tensor floats, str description, str kernel) -> Tensor")
 def packed_network(images: Tensor, bits: Tensor, floats: Tensor, description: str, kernel: str) -> Tensor:
     """A whole packed network, (N, C, H, W) -> (N, ...); the rest as `description.described` writes it."""
-    return _engine(bits, floats, description, kernel)(images)
+    arrays = bits.numpy(), floats.numpy()
+    return _engines((bits, floats), (kernel, description), lambda: Engine(plan_from(*arrays, description), kernel))(
+        images
+    )
 
 
 @torch.library.register_fake(packed_network)
 def _(images: Tensor, bits: Tensor, floats: Tensor, description: str, kernel: str) -> Tensor:
     return images.new_empty(len(images), *json.loads(description)["output"])
-
-
-_engines: OrderedDict[tuple, tuple[tuple[Tensor, Tensor], Engine]] = OrderedDict()
-KEPT = 8
-
-
-def _engine(bits: Tensor, floats: Tensor, description: str, kernel: str) -> Engine:
-    """The engine of these very tensors. It keeps them, so their addresses name them as long as they are unchanged."""
-    versions = [0 if tensor.is_inference() else tensor._version for tensor in (bits, floats)]
-    key = (kernel, description, bits.data_ptr(), floats.data_ptr(), *versions)
-    if key not in _engines:
-        plan = plan_from(bits.numpy(), floats.numpy(), description)
-        _engines[key] = ((bits, floats), Engine(plan, kernel))
-        while len(_engines) > KEPT:
-            _engines.popitem(last=False)
-    _engines.move_to_end(key)
-    return _engines[key][1]

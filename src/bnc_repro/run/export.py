@@ -19,12 +19,15 @@ import torch
 from torch import nn
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
+from ..layers.ends import channels_of
 from ..layers.inspect import evaluating
 from ..names import install_line
 from ..training.checkpoint import atomic
 from . import judge
+from .outputs import ONNX_MARK
 
 OPSET = 17
+SUFFIX = ".onnx"
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 CLOSE = 1e-4  # of the largest output
 
@@ -58,8 +61,8 @@ class Exported:
 def export_checkpoint(path: Path, file: Path, own: Collection[str] = ()) -> Exported:
     """Write the network of a checkpoint to `file`, as `to_onnx` does; `own` as in `judge.load_network`."""
     network, recipe, _ = judge.load_network(path, torch.device("cpu"), own)
-    channels = next(m for m in network.modules() if isinstance(m, nn.Conv2d)).in_channels
-    return to_onnx(network, (channels, *recipe.data.image_size), file)
+    size = recipe.data.image_size
+    return to_onnx(network, (channels_of(network, size), *size), file)
 
 
 def to_onnx(network: nn.Module, input_size: tuple[int, int, int], file: str | Path) -> Exported:
@@ -69,7 +72,7 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int, int], file: str | Pa
     missing = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
     if missing:
         raise ValueError(f"an export needs {' and '.join(missing)}: {install_line(*missing)}")
-    if Path(file).suffix != ".onnx":
+    if Path(file).suffix != SUFFIX:
         raise ValueError(f"{file} must end in .onnx, which tells programs what it is")
     import onnx
 
@@ -92,6 +95,7 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int, int], file: str | Pa
             )
         float_bytes = temporary.stat().st_size
         model = onnx.load(str(temporary))
+        model.producer_name = ONNX_MARK
         binary_weights = store_bytes(model)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, str(temporary))

@@ -1,6 +1,7 @@
 """What a command writes for its user takes no other file's place."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ from PIL import Image
 from ..packed import files
 
 PNG_MARK = {"Software": "bnc_repro"}  # of every drawing
+ONNX_MARK = "bnc_repro"  # the producer of every network written as ONNX
 
 
-def check(file: Path, suffix: str, *inputs: Path | None) -> Path:
-    """`file`, if it may be written: its name ends in `suffix`, which says what it will hold (.json results, .png a
-    drawing, .safetensors a packed network), its folder is there, it is none of `inputs`, and where it exists it is a
-    file of that kind made here. Raises ValueError otherwise; called before anything is computed."""
-    made_here = {".json": _is_results, ".png": _is_drawing, ".safetensors": files.is_packed}[suffix]
+def check(file: Path, suffix: str, *inputs: Path | None) -> None:
+    """Whether `file` may be written: its name ends in `suffix`, which says what it will hold (.json results, .png a
+    drawing, .safetensors a packed network, .onnx a network), its folder is there, it is none of `inputs`, and where it
+    exists it is a file of that kind made here. Raises ValueError otherwise; called before anything is computed."""
+    made_here = {".json": _is_results, ".png": _is_drawing, ".safetensors": files.is_packed, ".onnx": _is_exported}[
+        suffix
+    ]
     if file.suffix != suffix:
         raise ValueError(f"{file} must end in {suffix}, which says what will be in it")
     if not file.resolve().parent.is_dir():
@@ -26,7 +30,6 @@ def check(file: Path, suffix: str, *inputs: Path | None) -> Path:
         raise ValueError(f"{file} is what is read: name another file to write")
     if file.exists() and not made_here(file):
         raise ValueError(f"{file} is there and was not made by this command: name another file, or remove it")
-    return file
 
 
 def save_drawing(figure: Any, file: Path) -> None:
@@ -41,6 +44,18 @@ def _is_results(file: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(value, list) and all(isinstance(entry, dict) and "keypoints" in entry for entry in value)
+
+
+def _is_exported(file: Path) -> bool:
+    if find_spec("onnx") is None:
+        return False
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(file, load_external_data=False).producer_name == ONNX_MARK
+    except (OSError, DecodeError):
+        return False
 
 
 def _is_drawing(file: Path) -> bool:

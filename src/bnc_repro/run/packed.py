@@ -5,6 +5,7 @@ No training imports this: what packed inference is made of stands in no run's fi
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,32 +21,31 @@ CPU = torch.device("cpu")
 SUFFIX = ".safetensors"
 
 
-def load_network(
-    path: str | Path, device: torch.device, own: Collection[str] = ()
-) -> tuple[nn.Module, Recipe, list[str], torch.device]:
-    """The network of a checkpoint or of a packed file, its recipe, its labels, and where it runs: a packed network on
-    the CPU. Raises ValueError as `judge.load_network` and `files.load` do."""
-    network, recipe, labels, _, device = load_with_skeleton(path, device, own)
-    return network, recipe, labels, device
+class Model(NamedTuple):
+    """A network with what its file says of it, and where it runs: a packed network on the CPU."""
+
+    network: nn.Module
+    recipe: Recipe
+    labels: list[str]
+    skeleton: dict | None
+    device: torch.device
 
 
-def load_with_skeleton(
-    path: str | Path, device: torch.device, own: Collection[str] = ()
-) -> tuple[nn.Module, Recipe, list[str], dict | None, torch.device]:
-    """As `load_network`; after the labels, what the file says of the skeleton, if it does."""
+def load_network(path: str | Path, device: torch.device, own: Collection[str] = ()) -> Model:
+    """What a checkpoint or a packed file holds. Raises ValueError as `judge.load_network` and `files.load` do."""
     if not files.is_packed(path):
         network, recipe, state = judge.network_and_state(path, device, own)
-        return network, recipe, state["labels"], state.get("skeleton"), device
+        return Model(network, recipe, state["labels"], state.get("skeleton"), device)
     loaded = files.load(path)
     if not loaded.recipe:
         raise ValueError(f"{path} carries no recipe, so its data is not known; pack it from a checkpoint")
-    return loaded.network, make_recipe(**loaded.recipe), loaded.labels, loaded.skeleton or None, CPU
+    return Model(loaded.network, make_recipe(**loaded.recipe), loaded.labels, loaded.skeleton, CPU)
 
 
 def evaluate(path: str | Path, data: str | None, device: torch.device, own: Collection[str] = ()) -> dict:
     """The metrics of a checkpoint or a packed file on the data it was judged by, or on another folder of the same kind;
     `own` as in `judge.load_network`."""
-    network, recipe, labels, device = load_network(path, device, own)
+    network, recipe, labels, _, device = load_network(path, device, own)
     if data is None:
         try:
             _ = recipe.data.folder
@@ -56,7 +56,7 @@ def evaluate(path: str | Path, data: str | None, device: torch.device, own: Coll
 
 def predict(path: str | Path, pictures: list[Path], device: torch.device, own: Collection[str] = ()) -> Iterator[dict]:
     """As `judge.predict_with`, of a checkpoint or a packed file."""
-    network, recipe, labels, skeleton, device = load_with_skeleton(path, device, own)
+    network, recipe, labels, skeleton, device = load_network(path, device, own)
     facts = {"skeleton": skeleton} if skeleton else {}
     yield from judge.predict_with(network, recipe, labels, pictures, device, **facts)
 
@@ -64,7 +64,7 @@ def predict(path: str | Path, pictures: list[Path], device: torch.device, own: C
 def pack_checkpoint(path: Path, file: Path | None = None, own: Collection[str] = ()) -> tuple[Path, Report, int]:
     """Pack the network of a checkpoint into `file`, the checkpoint's name with .safetensors unless given; the file,
     what `pack` reports and the file's size in bytes. Raises ValueError for a network that is no program as a whole."""
-    network, recipe, labels, skeleton = _unpacked(path, own)
+    network, recipe, labels, skeleton, _ = _unpacked(path, own)
     file = file or path.with_suffix(SUFFIX)
     if file.resolve() == path.resolve():
         raise ValueError(f"{file} is the checkpoint itself; name another file for the packed network")
@@ -77,16 +77,15 @@ def compare(
 ) -> tuple[Report, benchmark.Comparison]:
     """What packing the network of a checkpoint buys on this machine; see `packed.benchmark.compare`."""
     network, recipe, *_ = _unpacked(path, own)
-    packed = pack(network, recipe.data.image_size)
     size = recipe.data.image_size
+    packed = pack(network, size)
     return packed.report, benchmark.compare(packed, network, size, batch=batch, rounds=rounds, threads=threads)
 
 
-def _unpacked(path: Path, own: Collection[str]) -> tuple[nn.Module, Recipe, list[str], dict | None]:
+def _unpacked(path: Path, own: Collection[str]) -> Model:
     if files.is_packed(path):
         raise ValueError(f"{path} is packed already; name the checkpoint that it was packed from")
-    network, recipe, state = judge.network_and_state(path, CPU, own)
-    return network, recipe, state["labels"], state.get("skeleton")
+    return load_network(path, CPU, own)
 
 
 def models() -> Path:
@@ -101,7 +100,7 @@ def published() -> list[str]:
 
 def name_of(row: dict) -> str:
     """The name of a row's packed network: <data>-<arm>, with `ablation` between them for arms of `linear_vs_soft`."""
-    data = row["recipe"]["data"]["root"].rstrip("/").rpartition("/")[2]
+    data = Path(row["recipe"]["data"]["root"]).name
     arm = row["arm"].partition(" on ")[0]
     middle = "ablation-" if row["experiment"] == "linear_vs_soft" else ""
     return f"{data}-{middle}{arm}".lower().replace(" ", "-")
@@ -114,6 +113,7 @@ def load(name_or_path: str | Path, kernel: str | None = None) -> PackedNetwork:
         return files.load(name_or_path, kernel).network
     if Path(name_or_path).suffix:
         raise ValueError(f"there is no file {name_or_path}; pack a checkpoint by `python -m bnc_repro pack CHECKPOINT`")
-    if not published():
+    names = published()
+    if not names:
         raise ValueError(f"there is no packed network {name_or_path}: nothing is published in {models()}")
-    return files.load(models() / f"{known('packed network', str(name_or_path), published())}{SUFFIX}", kernel).network
+    return files.load(models() / f"{known('packed network', str(name_or_path), names)}{SUFFIX}", kernel).network

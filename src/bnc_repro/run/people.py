@@ -19,7 +19,7 @@ from ..images.pictures import read
 from ..poses import coco_eval
 from ..poses.annotations import cut_box, is_box, is_number, is_whole, load_annotations
 from ..poses.crops import CropBatches
-from ..poses.people import People
+from ..poses.people import People, read_people
 from ..poses.predict import VALIDATION, predict, to_results
 from ..poses.skeleton import Skeleton
 from ..poses.task import skeleton_of
@@ -41,7 +41,7 @@ class PoseNetwork:
     @classmethod
     def load(cls, path: str | Path, device: torch.device, own: Collection[str] = ()) -> "PoseNetwork":
         """The network of a checkpoint, or of a packed file, which runs on the CPU; own as in `judge.load_network`."""
-        network, recipe, labels, skeleton, device = packed.load_with_skeleton(path, device, own)
+        network, recipe, labels, skeleton, device = packed.load_network(path, device, own)
         if recipe.experiment != "coco_pose":
             raise ValueError(f"boxes, results and drawings are for pose checkpoints, {path} is of {recipe.experiment}")
         return cls(network, recipe, skeleton_of(recipe, labels, skeleton), device)
@@ -61,8 +61,7 @@ class PoseNetwork:
 
 def results_of_validation(model: PoseNetwork, root: Path) -> list[dict]:
     """COCO results for the validation people of `root`, each in its true box."""
-    options = {"size": model.recipe.data.image_size, "category": model.recipe.data.category}
-    return model.results(CropBatches(root, VALIDATION, **options).people)
+    return model.results(read_people(root, VALIDATION, category=model.recipe.data.category))
 
 
 def image_ids(pictures: Sequence[Path]) -> list[int]:
