@@ -13,7 +13,6 @@ benchmarks/binarizer_overhead.<network>.<device>.md; a run of some (--names) put
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 from bnc_repro.binarizers.registry import BINARIZERS, LEARNT, get
 from bnc_repro.images.networks import CLASSIFIERS
 from bnc_repro.run.device import device_name as name_of
+from bnc_repro.run.device import peak_memory_mib
 
 SETTINGS = {"bireal18": ((3, 224, 224), 8, 1000), "resnet20": ((3, 32, 32), 128, 10)}
 FLOAT, REFERENCE, GROUP = "float", "ste", 6
@@ -76,9 +76,7 @@ def measure_memory(name: str, network: str, device: torch.device) -> float:
     step = make(name, network, device)
     step()
     step()
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory_mib(device)
 
 
 def times(names: list[str], network: str, repeats: int, device: torch.device) -> dict[str, list[float]]:

@@ -91,13 +91,13 @@ def check(wheel: Path, sdist: Path, version: str, root: Path = ROOT) -> None:
     """Raise ValueError unless the wheel holds the package's files and no other, its metadata are those of the project,
     the sdist builds the same wheel, and the wheel is imported where it is installed alone."""
     package = root / "src"
-    modules = {str(path.relative_to(package)) for path in (package / "bnc_repro").rglob("*.py")}
+    files = {str(path.relative_to(package)) for path in (package / "bnc_repro").rglob("*.py")} | {"bnc_repro/py.typed"}
     info = f"bnc_repro-{version}.dist-info"
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if not name.startswith(f"{info}/")}
         metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
-    if held != modules | {"bnc_repro/py.typed"}:
-        raise ValueError(f"{wheel.name} holds other files than the package: {sorted(held ^ modules)}")
+    if held != files:
+        raise ValueError(f"{wheel.name} holds other files than the package: {sorted(held ^ files)}")
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     wanted = {
         "Version": version,

@@ -26,7 +26,7 @@ def test_every_binary_arm_of_the_sample_has_a_model():
 def test_a_model_and_its_card_are_of_its_row(name):
     profile, _, short = name.partition("/")
     row, file = models.of_rows(profile)[short], packed.models() / f"{name}{packed.SUFFIX}"
-    network, recipe, labels, _ = packed.load_network(file, CPU)
+    network, recipe, labels, *_ = packed.load_network(file, CPU)
     assert recipe_identity(recipe) == recipe_identity(make_recipe(**row["recipe"]))
     assert len(labels) > 1
     card = models.card(name, row, _float_bytes(file.with_suffix(".md")), file.stat().st_size)

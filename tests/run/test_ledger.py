@@ -97,7 +97,7 @@ def test_the_first_digit_that_differs_is_named():
 
 def proof(monkeypatch, clone, new):
     """What `prove` says of one pair whose old row is ROW and whose new one is `new`."""
-    recipe = json.dumps({"data": {"root": str(clone)}})
+    recipe = {"data": {"root": str(clone)}}
     pair = same_digits.Pair("sample", "linear_vs_soft", "first", "0" * 40, "a run", recipe)
     monkeypatch.setattr(same_digits, "pairs", lambda profiles, seeds: [pair])
     monkeypatch.setattr(same_digits, "checked_out", lambda commit, folder: nullcontext(folder))

@@ -8,7 +8,6 @@ The reference is not the truth about training, which moves all weights at once; 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -46,7 +45,7 @@ class _Held(Binarizer):
         return self.values
 
 
-def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[dict[str, Tensor]]:
+def flips(network: nn.Module, x: Tensor, labels: Tensor) -> list[dict[str, Tensor]]:
     """For each binary layer all its weights' `latent` x and `slope` g, in the layer's shape, the places of those that
     were sampled, `chosen` (n,), and their flip differences `flip` (n,).
 
@@ -63,7 +62,7 @@ def flips(network: nn.Module, x: Tensor, labels: Tensor, seed: int = 0) -> list[
             layer.weight_binarizer = _Held(values)
             held.append((latent, layer.weight_binarizer.values))
     F.cross_entropy(network(x), labels).backward()
-    draw = torch.Generator().manual_seed(stream(seed, "sampled weights"))
+    draw = torch.Generator().manual_seed(stream(0, "sampled weights"))
     layers = []
     with torch.no_grad():
         for latent, values in held:
@@ -97,7 +96,7 @@ def agreement(layers: list[dict[str, Tensor]], rule: Callable[[Tensor, Tensor], 
     return float(np.mean(cosines))
 
 
-def study(rows: list[dict], runs: Path | None = None) -> pd.DataFrame:
+def study(rows: list[dict]) -> pd.DataFrame:
     """Every estimator's agreement with the flip differences on one network, at its start and at its end, beside its
     mean headline. The network is the first arm's under the first seed; it is trained here if its checkpoint is not.
 
@@ -117,8 +116,8 @@ def study(rows: list[dict], runs: Path | None = None) -> pd.DataFrame:
     with torch.no_grad():
         task.network.train()(x)
     start = flips(task.network, x, labels)
-    run(recipe, runs, reuse_published=False)
-    file = folder_of(recipe, runs) / checkpoint.NAMES[0]
+    run(recipe, reuse_published=False)
+    file = folder_of(recipe) / checkpoint.NAMES[0]
     end = flips(load_network(file, device, (recipe.weight_binarizer, recipe.activation_binarizer))[0], x, labels)
     means, lines = by_arm(rows), []
     for row in rows:

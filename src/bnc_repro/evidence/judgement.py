@@ -30,7 +30,7 @@ from .conditions import (
     own_rates_of,
     place_of,
 )
-from .rows import UNITS, by_arm
+from .rows import UNITS, binarizers_of, by_arm
 from .statistics import Estimate
 
 REACHED = "linear from 2 sd"  # linear with both gates started at two standard deviations of the weights
@@ -41,8 +41,6 @@ CLAIMS = (
 )
 OPTIMIZERS = ("adam", "sgd")
 LEVEL = 0.05
-MARGINS = {"points": 0.5}  # within so much of each other two estimators are equivalent
-OTHER_MARGIN = 0.005  # of AP and PCK
 FLAT = 1e-5  # a derivative that varies by less, relative to its largest value, is a constant in float32
 
 
@@ -77,8 +75,7 @@ def identities(rows: list[dict]) -> dict[str, list[int]]:
 def hand_made(rows: list[dict]) -> list[str]:
     """The estimators that are nobody's classifier; of those that give the same digits, the first. A network without
     binary weights and inputs is no estimator's."""
-    operands = ("weight_binarizer", "activation_binarizer")
-    floats = {row["arm"] for row in rows if not any(row["recipe"].get(operand) for operand in operands)}
+    floats = {row["arm"] for row in rows if not any(binarizers_of(row))}
     classifiers = {*learnt_ones(rows), *floats}
     groups = [[arm for arm in group if arm not in classifiers] for group in identical(rows)]
     doubles = {arm for group in groups for arm in group[1:]}
@@ -87,8 +84,7 @@ def hand_made(rows: list[dict]) -> list[str]:
 
 def learnt_ones(rows: list[dict]) -> list[str]:
     """The estimators that are a classifier, whatever they are called."""
-    operands = ("weight_binarizer", "activation_binarizer")
-    names = {row["arm"] for row in rows if any(learnt(row["recipe"].get(operand)) for operand in operands)}
+    names = {row["arm"] for row in rows if any(map(learnt, binarizers_of(row)))}
     return [arm for arm in by_arm(rows) if arm in names or arm in LEARNT]
 
 
@@ -109,7 +105,7 @@ def paired(rows: list[dict], arm: str, rivals: list[str]) -> dict[str, Estimate]
 
 def margin_of(headline: str) -> float:
     """Within so much of each other two estimators are equivalent, in the headline's unit."""
-    return MARGINS.get(UNITS[headline], OTHER_MARGIN)
+    return 0.5 if UNITS[headline] == "points" else 0.005
 
 
 @dataclass(frozen=True)
@@ -223,8 +219,8 @@ class Test:
 
     @property
     def beaten(self) -> list[str]:
-        """The rivals that the arm is above, by Holm's values over this test's rivals at the rate with the larger p; none
-        if one of its runs diverged."""
+        """The rivals that the arm is above, by Holm's values over this test's rivals at the rate with the larger p.
+        None if one of its runs diverged."""
         if self.lost:
             return []
         p = [
@@ -314,8 +310,9 @@ def over_conditions(judged_tests: list[Test]) -> list[OverConditions]:
                 verdict = "refuted"
             elif missing:
                 verdict = "not run"
+            elif "not judged" in words:
+                verdict = "not judged"
             else:
                 verdict = "supported" if words == {"supported"} else "undecided"
-                verdict = "not judged" if "not judged" in words else verdict
             lines.append(OverConditions(name, text, other, verdict, missing))
     return lines

@@ -10,15 +10,19 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from scipy.integrate import cumulative_trapezoid
 
 from ..recipe.profiles import arm_fields, experiment_section
 from ..recipe.schema import learnt
 from . import hypotheses, tuning
 from .rows import UNITS, by_arm
 from .statistics import compare, estimate
+from .tables import curve_of
 
 MANY = 5  # seeds from which an interval of the mean is worth drawing
 NAMES = {"top1": "top-1 accuracy (%)", "AP": "AP (COCOeval, true boxes)", "PCK": "joints within 0.2 torsos (PCK@0.2)"}
+# Curves: a line a seed.
+LINES: dict = {"x": "epoch", "hue": "arm", "units": "seed", "estimator": None, "marker": "o", "linewidth": 1}
 
 
 def palette(rows: list[dict]) -> dict[str, tuple]:
@@ -56,38 +60,16 @@ def dots(rows: list[dict], ax: Axes | None = None, title: str = "") -> Axes:
     return ax
 
 
-def curves(rows: list[dict], quantity: str | None = None, ax: Axes | None = None, title: str = "") -> Axes:
-    """`quantity` of the curve (the headline unless named) over the epochs, a line a seed; the first arm, the floor,
-    is a dashed line at its last value."""
-    ax = ax or plt.subplots()[1]
-    quantity = quantity or rows[0]["headline"]
-    frame = pd.DataFrame(
-        [
-            (row["arm"], row["seed"], epoch["epoch"], epoch[quantity])
-            for row in rows
-            for epoch in row["curve"]
-            if epoch.get(quantity) is not None
-        ],
-        columns=["arm", "seed", "epoch", "value"],
-    )
+def curves(rows: list[dict], title: str = "") -> Axes:
+    """The headline over the epochs, a line a seed; the first arm, the floor, is a dashed line at its last value."""
+    ax, headline, frame = plt.subplots()[1], rows[0]["headline"], curve_of(rows)
     floor = rows[0]["arm"]
-    end = frame[frame["arm"] == floor].groupby("seed")["value"].last().mean()
+    end = frame[frame["arm"] == floor].groupby("seed")[headline].last().mean()
     frame = frame[frame["arm"] != floor]
     colours = palette(rows)
-    sns.lineplot(
-        frame,
-        x="epoch",
-        y="value",
-        hue="arm",
-        units="seed",
-        estimator=None,
-        marker="o",
-        linewidth=1,
-        palette={arm: colours[arm] for arm in frame["arm"].unique()},
-        ax=ax,
-    )
+    sns.lineplot(frame, y=headline, palette={arm: colours[arm] for arm in frame["arm"].unique()}, ax=ax, **LINES)
     ax.axhline(end, linestyle="--", color=colours[floor], label=f"{floor}, at its end")
-    ax.set(xlabel="epoch", ylabel=NAMES.get(quantity, quantity), title=title)
+    ax.set(xlabel="epoch", ylabel=NAMES[headline], title=title)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(title=None)
     return ax
@@ -115,19 +97,7 @@ def health(rows: list[dict]) -> np.ndarray:
     axes = plt.subplots(1, len(HEALTH), figsize=(14, 3), layout="constrained")[1]
     for ax, (key, title) in zip(axes, HEALTH.items(), strict=True):
         series = frame[frame["key"] == key]
-        sns.lineplot(
-            series,
-            x="epoch",
-            y="value",
-            hue="arm",
-            units="seed",
-            estimator=None,
-            marker="o",
-            linewidth=1,
-            palette=colours,
-            legend=ax is axes[0],
-            ax=ax,
-        )
+        sns.lineplot(series, y="value", palette=colours, legend=ax is axes[0], ax=ax, **LINES)
         ax.set(title=title, ylabel="" if key == "slope_at_0" else "share of binary weights (%)")
         ax.title.set_fontsize(10)
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -189,13 +159,13 @@ def learnt_function(estimator: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """x, F' and F of an epoch's record; F is the integral of F' from 0."""
     slope = np.array(estimator["derivative"])
     x = np.linspace(*estimator["range"], len(slope))
-    soft = np.concatenate([[0], np.cumsum((slope[1:] + slope[:-1]) / 2 * np.diff(x))])
+    soft = cumulative_trapezoid(slope, x, initial=0)
     return x, slope, soft - np.interp(0, x, soft)
 
 
-def by_keypoint(rows: list[dict], ax: Axes | None = None) -> Axes:
+def by_keypoint(rows: list[dict]) -> Axes:
     """Mean similarity to the truth by keypoint (OKS of that joint alone), a dot an arm, its line the seeds' range."""
-    ax = ax or plt.subplots(figsize=(7.5, 5.6))[1]
+    ax = plt.subplots(figsize=(7.5, 5.6))[1]
     frame = pd.DataFrame(
         [
             (row["arm"], name.replace("_", " "), value)
@@ -276,9 +246,7 @@ def rates(experiment: str, profile: str) -> np.ndarray:
     estimators = lines["estimator"].unique()
     colours = dict(zip(estimators, sns.color_palette("colorblind", len(estimators)), strict=True))
     drawn = {arm: "--" if learnt(optimizer[arm]["weight_binarizer"]) else "-" for arm in order}
-    axes = plt.subplots(
-        1, len(panels), figsize=(max(9, 5.6 * len(panels)), 5), layout="constrained", sharey=True, squeeze=False
-    )[1][0]
+    axes = _panels(len(panels), 9, 5)
     for ax, (name, panel) in zip(axes, panels, strict=True):
         best = tuning.best(panel)
         for (arm, estimator), own in panel.groupby(["arm", "estimator"], sort=False):
@@ -302,9 +270,7 @@ def rates(experiment: str, profile: str) -> np.ndarray:
 def cost(rows: list[dict]) -> np.ndarray:
     """Mean headline against training time relative to the first arm's, a panel a condition."""
     panels = list(hypotheses.ranking(rows).groupby("condition", sort=False))
-    axes = plt.subplots(
-        1, len(panels), figsize=(max(7.5, 5.6 * len(panels)), 3.6), layout="constrained", sharey=True, squeeze=False
-    )[1][0]
+    axes = _panels(len(panels), 7.5, 3.6)
     for ax, (condition, ranked) in zip(axes, panels, strict=True):
         time = ranked.columns[-1]
         _labelled(ax, ranked[time], ranked["mean"], ranked["estimator"])
@@ -312,7 +278,7 @@ def cost(rows: list[dict]) -> np.ndarray:
     return axes
 
 
-def gradient_errors(study: pd.DataFrame, headline: str = "top1") -> np.ndarray:
+def gradient_errors(study: pd.DataFrame) -> np.ndarray:
     """What `gradients.study` found: agreement with the flip differences against the mean headline."""
     axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharey=True)[1]
     for ax, when in zip(axes, ("at the start", "at the end"), strict=True):
@@ -320,9 +286,15 @@ def gradient_errors(study: pd.DataFrame, headline: str = "top1") -> np.ndarray:
         ax.set(
             title=f"Gradients {when} of training",
             xlabel="cosine with the flip differences (1: the same direction)",
-            ylabel=NAMES[headline] if ax is axes[0] else "",
+            ylabel=NAMES["top1"] if ax is axes[0] else "",
         )
     return axes
+
+
+def _panels(count: int, least_width: float, height: float) -> np.ndarray:
+    """`count` panels side by side."""
+    size = max(least_width, 5.6 * count), height
+    return plt.subplots(1, count, figsize=size, layout="constrained", sharey=True, squeeze=False)[1][0]
 
 
 def _labelled(ax: Axes, x: pd.Series, y: pd.Series, names: pd.Series) -> None:

@@ -64,7 +64,12 @@ class Pair:
     source: str  # the row's
     commit: str
     name: str
-    recipe: str  # JSON of the keys that both are given
+    recipe: dict  # the keys that both are given
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the data that it trains on is here."""
+        return Path(self.recipe["data"]["root"]).is_dir()
 
 
 def pairs(profiles: list[str], seeds: int = 1) -> list[Pair]:
@@ -81,17 +86,8 @@ def pairs(profiles: list[str], seeds: int = 1) -> list[Pair]:
                     if profile == "sample" and row["seed"] >= seeds:
                         continue
                     key = (profile, experiment, source, json.dumps(_shape(recipe, profile)))
-                    wanted.setdefault(
-                        key,
-                        Pair(
-                            profile,
-                            experiment,
-                            source,
-                            row["commit"],
-                            f"{row['title']}, seed {row['seed']}",
-                            json.dumps(recipe),
-                        ),
-                    )
+                    name = f"{row['title']}, seed {row['seed']}"
+                    wanted.setdefault(key, Pair(profile, experiment, source, row["commit"], name, recipe))
     return list(wanted.values())
 
 
@@ -133,7 +129,7 @@ def checked_out(commit: str, folder: Path):
 def train(pair: Pair, clone: Path, runs: Path) -> dict:
     """The row of a run by the code of `clone`, in a process of its own with one thread and the profile's settings.
     Raises ValueError with the process's last words where it fails."""
-    settings = [f"--set={key}={json.dumps(value)}" for key, value in json.loads(pair.recipe).items()]
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in pair.recipe.items()]
     words = [sys.executable, "-m", "bnc_repro", "run", pair.experiment, "--profile", pair.profile, *settings]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | pinned.environment(pair.profile)
     environment["PYTHONPATH"] = str(clone / "src")
@@ -174,16 +170,17 @@ def prove(profiles: list[str], seeds: int = 1, say: Callable[[str], None] = prin
     """Train every pair, write a ledger line for each experiment whose rows are the same, say what was found; whether
     nothing differed. Profiles whose data is not there are left out with a word."""
     wanted = pairs(profiles, seeds)
-    missing = {pair.experiment: pair for pair in wanted if not Path(json.loads(pair.recipe)["data"]["root"]).is_dir()}
-    for pair in missing.values():
-        root = json.loads(pair.recipe)["data"]["root"]
-        say(f"left out: {pair.profile} {pair.experiment}, as there is no data in {root}: name its folder with DATA=")
-    wanted = [pair for pair in wanted if Path(json.loads(pair.recipe)["data"]["root"]).is_dir()]
+    missing = {(pair.profile, pair.experiment, pair.recipe["data"]["root"]) for pair in wanted if not pair.has_data}
+    for profile, experiment, root in sorted(missing):
+        say(f"left out: {profile} {experiment}, as there is no data in {root}: name its folder with DATA=")
+    wanted = [pair for pair in wanted if pair.has_data]
     if not wanted:
         say("every published row is of today's code" if not missing else "nothing could be compared")
         return not missing
     root, device, compared = project_root(), "", {}
-    with tempfile.TemporaryDirectory() as temporary, _all_checked_out(wanted, Path(temporary)) as clones:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        commits = dict.fromkeys(pair.commit for pair in wanted)
+        clones = {commit: stack.enter_context(checked_out(commit, Path(temporary))) for commit in commits}
 
         def both(pair: Pair) -> tuple[dict, dict]:
             places = {"old": clones[pair.commit], "new": root}
@@ -218,11 +215,3 @@ def prove(profiles: list[str], seeds: int = 1, say: Callable[[str], None] = prin
         say(f"{profile} {experiment}: joined, {len(runs)} runs, {lines[-1]['values']} values")
     ledger.add(lines)
     return len(lines) == len(compared) and not missing
-
-
-@contextmanager
-def _all_checked_out(wanted: list[Pair], folder: Path):
-    """Commit -> its worktree, for every commit that a pair asks for."""
-    with ExitStack() as stack:
-        commits = dict.fromkeys(pair.commit for pair in wanted)
-        yield {commit: stack.enter_context(checked_out(commit, folder)) for commit in commits}

@@ -63,10 +63,10 @@ def by_step(times: list[StepTime]) -> np.ndarray:
     return axes
 
 
-def operations(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def operations(rows: pd.DataFrame) -> Axes:
     """Operations of the float twin over the binary network's, against the measured ratio of times, a point a network:
     on the line OPs would be time."""
-    ax = ax or plt.subplots(figsize=(6, 5))[1]
+    ax = plt.subplots(figsize=(6, 5))[1]
     twins = speed.fastest_kernel(rows)
     twins = twins[twins["contestant"] == EAGER]
     fewer = twins["float_ops"] / twins["binary_ops"]

@@ -12,6 +12,7 @@ from scipy import optimize, stats
 # Without one of five seeds an interval of four is left: t = 3.2 standard errors wide, of three 4.3, of two 12.7. With
 # three seeds the rule would rest on two, which no difference seen here could pass and which one rerun overturns.
 SEEDS_TO_JUDGE = 5
+WANTED_POWER = 0.8  # Cohen 1988
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ def estimate(values: list[float], confidence: float = 0.95) -> Estimate:
     return Estimate(mean, deviation, mean - half, mean + half, count, tuple(values))
 
 
-def paired(first: dict[int, float], second: dict[int, float], confidence: float = 0.95) -> Estimate:
+def paired(first: dict[int, float], second: dict[int, float]) -> Estimate:
     """first - second over the seeds (keys) that both have. Raises ValueError if they share none."""
     shared = sorted(first.keys() & second.keys())
     if not shared:
         raise ValueError("the two arms share no seed: run both with the same seeds")
-    return estimate([first[seed] - second[seed] for seed in shared], confidence)
+    return estimate([first[seed] - second[seed] for seed in shared])
 
 
 def power(difference: float, deviation: float, count: int, confidence: float = 0.95) -> float:
@@ -64,8 +65,8 @@ def power(difference: float, deviation: float, count: int, confidence: float = 0
     return float(stats.nct.sf(critical, count - 1, shift) + wrong_side)
 
 
-def smallest_detectable(deviation: float, count: int, wanted: float = 0.8, confidence: float = 0.95) -> float:
-    """The true difference that `count` pairs of this deviation would call significant with probability `wanted`.
+def smallest_detectable(deviation: float, count: int, confidence: float = 0.95) -> float:
+    """The true difference that `count` pairs of this deviation would call significant four times out of five.
 
     Raises ValueError below 2 pairs.
     """
@@ -73,17 +74,17 @@ def smallest_detectable(deviation: float, count: int, wanted: float = 0.8, confi
         return 0.0
     unit = deviation / math.sqrt(count)
     high = unit
-    while power(high, deviation, count, confidence) < wanted:
+    while power(high, deviation, count, confidence) < WANTED_POWER:
         high *= 2
-    missing = lambda difference: power(difference, deviation, count, confidence) - wanted
+    missing = lambda difference: power(difference, deviation, count, confidence) - WANTED_POWER
     return float(optimize.brentq(missing, 0.0, high, xtol=unit * 1e-9))
 
 
-def pairs_needed(deviation: float, difference: float, wanted: float = 0.8, confidence: float = 0.95) -> int | None:
+def pairs_needed(deviation: float, difference: float, confidence: float = 0.95) -> int | None:
     """The fewest pairs of this deviation that would show a true difference of this size; None: over a thousand."""
-    if power(difference, deviation, 1000, confidence) < wanted:
+    if power(difference, deviation, 1000, confidence) < WANTED_POWER:
         return None
-    return next(count for count in range(2, 1001) if power(difference, deviation, count, confidence) >= wanted)
+    return next(count for count in range(2, 1001) if power(difference, deviation, count, confidence) >= WANTED_POWER)
 
 
 def p_value(difference: Estimate) -> float:

@@ -3,8 +3,6 @@
 Nothing here trains. Headlines are last epochs; an arm's rows are its seeds.
 """
 
-import csv
-
 import numpy as np
 import pandas as pd
 
@@ -77,20 +75,25 @@ def save_metrics(rows: list[dict], profile: str) -> None:
     experiment, headline = rows[0]["experiment"], rows[0]["headline"]
     summary = {}
     for arm, values in by_arm(rows).items():
-        estimate = statistics.estimate(list(values.values())) if values else None
-        summary[arm] = (
-            {headline: round(estimate.mean, 4), "sd": round(estimate.deviation, 4)} if estimate else {"diverged": "all"}
-        )
+        summary[arm] = {"diverged": "all"}
+        if values:
+            estimate = statistics.estimate(list(values.values()))
+            summary[arm] = {headline: round(estimate.mean, 4), "sd": round(estimate.deviation, 4)}
     write_json(folder / "metrics" / f"{experiment}.json", summary)
+    (folder / "plots").mkdir(exist_ok=True)
+    curve_of(rows).to_csv(folder / "plots" / f"{experiment}.csv", index=False, lineterminator="\r\n")
+
+
+def curve_of(rows: list[dict]) -> pd.DataFrame:
+    """The headline after every epoch that has one: arm, seed, epoch, value, which is called by its name."""
+    headline = rows[0]["headline"]
     lines = [
         (row["arm"], row["seed"], epoch["epoch"], epoch[headline])
         for row in rows
         for epoch in row["curve"]
         if epoch.get(headline) is not None
     ]
-    (folder / "plots").mkdir(exist_ok=True)
-    with open(folder / "plots" / f"{experiment}.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("arm", "seed", "epoch", headline), *lines])
+    return pd.DataFrame(lines, columns=["arm", "seed", "epoch", headline])
 
 
 def markdown(frame: pd.DataFrame) -> str:

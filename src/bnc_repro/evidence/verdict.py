@@ -6,12 +6,13 @@ claim undecided, and with few seeds (the sample's three) a contest is shown, not
 
 import csv
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from ..recipe.clone import project_root
 from . import hypotheses, statistics, tables
-from .rows import by_arm, sets
+from .rows import binarizers_of, by_arm, sets
 
 RELATIONS = {"above": "agrees", "below": "disagrees", "not judged": "shown, not judged"}
 WORDS = {
@@ -23,7 +24,6 @@ WORDS = {
 }
 OTHER_SCALE = "not tested at this scale: other data and a smaller network"
 CLASSIFYING = "paper"  # the preset whose forward pass takes the class of the larger output
-OPERANDS = ("weight_binarizer", "activation_binarizer")
 CHANCE = 10  # percent, of the ten classes that `presets` is trained on
 
 
@@ -49,11 +49,9 @@ def table(
     def line(claim: str, claimed: str, measured: str, verdict: str) -> None:
         lines.append({"claim": paper[claim]["text"], "verdict": verdict, "claimed": claimed, "measured": measured})
 
-    for claim, rows in [
-        *(("imagenet", set_rows) for set_rows in sets(imagenet)),
-        *(("coco", set_rows) for set_rows in sets(coco)),
-    ]:
-        values, unit, names = by_arm(rows), rows[0]["headline"], _estimators(rows)
+    of_claim = {"imagenet": imagenet, "coco": coco}
+    for claim, rows in [(name, own) for name, every in of_claim.items() for own in sets(every)]:
+        values, unit, names = by_arm(rows), rows[0]["headline"], {row["arm"]: row["estimator"] for row in rows}
         estimates = {arm: statistics.estimate(list(seeds.values())) for arm, seeds in values.items() if seeds}
         digits = 1 if unit == "top1" else 3
         shown = ", ".join(
@@ -222,11 +220,7 @@ def _best(rows: list[dict], leave_out: str = "") -> str:
 
 def classifying(rows: list[dict]) -> list[str]:
     """The arms of the MLP whose class is the larger output in the forward pass too."""
-    names = {
-        row["arm"]
-        for row in rows
-        if row["recipe"].get("preset") == CLASSIFYING and "mlp" in (row["recipe"].get(key) for key in OPERANDS)
-    }
+    names = {row["arm"] for row in rows if row["recipe"].get("preset") == CLASSIFYING and "mlp" in binarizers_of(row)}
     return [arm for arm in by_arm(rows) if arm in names]
 
 
@@ -249,10 +243,6 @@ def _classifying(rows: list[dict]) -> tuple[str, str]:
     return measured, f"{RELATIONS.get(relation, 'undecided')} at this scale"
 
 
-def _estimators(rows: list[dict]) -> dict[str, str]:
-    return {row["arm"]: row["estimator"] for row in rows}
-
-
 def _data(rows: list[dict]) -> str:
-    name = rows[0]["recipe"]["data"]["root"].rstrip("/").rpartition("/")[2]
+    name = Path(rows[0]["recipe"]["data"]["root"]).name
     return ", ".join(filter(None, (name, rows[0].get("scale"))))

@@ -7,7 +7,7 @@ first seed is packed, never its best.
 from pathlib import Path
 
 from ..evidence.conditions import BLOCK
-from ..evidence.rows import published
+from ..evidence.rows import binarizers_of, published
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiments
 from ..run import packed
@@ -49,9 +49,8 @@ def of_rows(profile: str) -> dict[str, dict]:
     rows: dict[str, dict] = {}
     for experiment in experiments(profile):
         for row in published(profile, experiment):
-            recipe = row["recipe"]
-            binary = recipe["weight_binarizer"] and recipe["activation_binarizer"]
-            if row["status"] == "finished" and binary and recipe.get("block", BLOCK) == BLOCK:
+            bireal = row["recipe"].get("block", BLOCK) == BLOCK
+            if row["status"] == "finished" and all(binarizers_of(row)) and bireal:
                 rows.setdefault(packed.name_of(row), row)
     return rows
 
@@ -76,7 +75,7 @@ def card(name: str, row: dict, float_bytes: int, file_bytes: int) -> str:
         "| --- | --- |",
         f"| {NAMES[headline]}, of its run after the last epoch | {shown} |",
         f"| file | {file_bytes / 1e3:.0f} kB, float32 {float_bytes / 1e3:.0f} kB |",
-        f"| data | {recipe['data']['root'].rpartition('/')[2]}, {height}×{width} px, validation images |",
+        f"| data | {Path(recipe['data']['root']).name}, {height}×{width} px, validation images |",
         f"| recipe | {', '.join(f'{key} {recipe[key]}' for key in keys)}, learning rate {recipe['learning_rate']:g} |",
         f"| run | {row['experiment']}, arm {row['arm']}, seed {row['seed']}, fingerprint {row['fingerprint']} |",
         f"| trained by | commit {row['commit']}, {row['device']}, torch {row['versions']['torch']} |",

@@ -3,16 +3,17 @@
 import base64
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
 from PIL import Image
 
-from ..evidence import plots, speed, tables, tuning, verdict
+from ..evidence import plots, speed, tables, verdict
 from ..evidence.rows import published
 from ..recipe.build import make_recipe, recipe_identity
 from ..recipe.clone import project_root
-from ..recipe.expansion import arms_with_grids
+from ..recipe.expansion import arms_with_grids, grid
 from ..recipe.profiles import arm_fields, experiment_section, experiments, recipe_of, seeds_of
 from ..recipe.schema import EXPERIMENTS, PROFILES, Recipe
 from ..run.identity import data_fingerprint, folder_of
@@ -23,7 +24,7 @@ from . import models, notebook, sources
 
 MARKS = "<!-- {}:begin -->", "<!-- {}:end -->"
 PAGES = ("README.md", "docs/real-data-verdict.md", "docs/how-to/pack.md")  # hold tables between marks
-FIGURE = "results/figures/verdict.png"
+FIGURE, FIGURE_ROWS = "results/figures/verdict.png", "results/sample"
 ROWS = "Rows"  # of a figure's PNG text: the digest of the rows that it was drawn from
 STANDS_ON = {  # block -> the published rows that it is made from
     "verdict": ("results/sample", "results/presets/linear_vs_soft", "results/packed.csv"),
@@ -45,20 +46,15 @@ def publish(remove: bool = False) -> list[Path]:
     for profile in PROFILES:
         for name, recipes in _wanted(profile).items():
             folder = root / "results" / profile / name
-            folders = {recipe.data.folder for recipe, _ in recipes}
-            data = {
-                folder_of_data: data_fingerprint(folder_of_data)
-                for folder_of_data in folders
-                if folder_of_data.is_dir()
-            }
-            there = {
+            places = {recipe.data.folder for recipe in recipes}
+            data = {place: data_fingerprint(place) for place in places if place.is_dir()}
+            rows = {
                 folder_of(recipe, data=data[recipe.data.folder]) / "row.json": fields
-                for recipe, fields in recipes
+                for recipe, fields in recipes.items()
                 if recipe.data.folder in data
             }
-            new = _copied({path: fields for path, fields in there.items() if path.is_file()}, folder)
-            written += new
-            for path in of_no_arm(folder, [recipe for recipe, _ in recipes]):
+            written += _copied({path: fields for path, fields in rows.items() if path.is_file()}, folder)
+            for path in of_no_arm(folder, recipes):
                 if remove:
                     path.unlink()
                 else:
@@ -67,47 +63,43 @@ def publish(remove: bool = False) -> list[Path]:
     return [*written, *write_pages(root)]
 
 
-def of_no_arm(folder: Path, recipes: list[Recipe]) -> list[Path]:
+def of_no_arm(folder: Path, recipes: Iterable[Recipe]) -> list[Path]:
     """The rows in a folder of results/ whose recipe is none of `recipes`."""
     wanted = {json.dumps(recipe_identity(recipe)) for recipe in recipes}
-    rows = {path: read_row(path) for path in sorted(folder.glob("*.json"))}
-    return [
-        path for path, row in rows.items() if json.dumps(recipe_identity(make_recipe(**row["recipe"]))) not in wanted
-    ]
+    paths = sorted(folder.glob("*.json"))
+    return [path for path in paths if json.dumps(recipe_identity(_recipe(read_row(path)))) not in wanted]
 
 
-def _wanted(profile: str) -> dict[str, list[tuple[Recipe, dict]]]:
+def _recipe(row: dict) -> Recipe:
+    return make_recipe(**row["recipe"])
+
+
+def _wanted(profile: str) -> dict[str, dict[Recipe, dict]]:
     """Folder in results/<profile>/ -> the recipes whose rows belong there, an experiment's or those of its tuning, each
     with the fields of its arm (of several arms with one recipe, the first's)."""
-    wanted: dict[str, list[tuple[Recipe, dict]]] = {}
+    wanted: dict[str, dict[Recipe, dict]] = {}
     for experiment in experiments(profile):
         section, with_grids = experiment_section(experiment, profile), arms_with_grids(experiment, profile)
-        recipes: dict[Recipe, dict] = {}
-        grids: dict[Recipe, dict] = {}
+        recipes = wanted[experiment] = {}
         for arm, changes in section["arms"].items():
             for seed in seeds_of(changes, section["seeds"]):
                 recipes.setdefault(recipe_of(experiment, profile, arm, seed=seed), arm_fields(arm, changes))
             if arm in with_grids:
-                for recipe in tuning.grid(experiment, profile, arm):
-                    grids.setdefault(recipe, arm_fields(arm, changes))
-        wanted[experiment] = list(recipes.items())
-        if grids:
-            wanted["tuning"] = list(grids.items())
+                for recipe in grid(experiment, profile, arm):
+                    wanted.setdefault("tuning", {}).setdefault(recipe, arm_fields(arm, changes))
     return wanted
 
 
 def _copied(rows: dict[Path, dict], folder: Path) -> list[Path]:
     """The rows' copies in `folder` with the fields of their arms, each in place of an older row of the same recipe."""
-
-    def recipe(path: Path) -> Recipe:
-        return make_recipe(**read_row(path)["recipe"])
-
-    older, copies = {recipe(path): path for path in folder.glob("*.json")}, []
-    for row, fields in rows.items():
-        copies.append(folder / f"{row.parent.name}.json")
-        write_json(copies[-1], read_row(row) | fields)
-        if older.get(recipe(row), copies[-1]) != copies[-1]:
-            older[recipe(row)].unlink()
+    older, copies = {_recipe(read_row(path)): path for path in folder.glob("*.json")}, []
+    for path, fields in rows.items():
+        row, copy = read_row(path), folder / f"{path.parent.name}.json"
+        write_json(copy, row | fields)
+        replaced = older.get(_recipe(row), copy)
+        if replaced != copy:
+            replaced.unlink()
+        copies.append(copy)
     return copies
 
 
@@ -123,7 +115,7 @@ def write_pages(root: Path) -> list[Path]:
     figure = plots.verdict_figure(*published_rows())
     picture = root / FIGURE
     picture.parent.mkdir(parents=True, exist_ok=True)
-    told = {"Software": None, ROWS: sources.digest(root / STANDS_ON["verdict"][0])}
+    told = {"Software": None, ROWS: sources.digest(root / FIGURE_ROWS)}
     figure.savefig(picture, dpi=80, bbox_inches="tight", metadata=told)
     for name in notebook.STAGES:
         executed = root / "runs" / "sample" / "notebooks" / f"{name}.ipynb"
@@ -162,7 +154,7 @@ def blocks() -> dict[str, str]:
     with the rows that it stands on."""
     (images, poses, ablation), small = published_rows(), published_rows("small")
     presets, measured = published("presets", "linear_vs_soft"), speed.largest(speed.published())
-    times = tables.times([rows for rows in [images, poses, ablation, *small] if rows])
+    times = tables.times([images, poses, ablation, *small])
     texts = {
         "verdict": tables.markdown(verdict.table(images, poses, ablation, presets, speed.claim(measured))),
         "times": tables.markdown(times),

@@ -5,7 +5,7 @@ of notebooks are told by the digests of the rows that they were made from; rows 
 """
 
 import difflib
-import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -22,50 +22,41 @@ def stale(root: Path) -> list[str]:
     return [*_blocks(root), *_figures(root), *_cells(root), *_cards(root), *_rows(root)]
 
 
-def _rows(root: Path) -> list[str]:
-    lines = []
+def _rows(root: Path) -> Iterator[str]:
     for folder in sorted((root / "results").glob("*/*/")):
-        rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+        rows = [ledger.read_row(path) for path in sorted(folder.glob("*.json"))]
         if old := [row for row in rows if not ledger.is_current(row)]:
             sources_of_old = ", ".join(sorted({row["fingerprints"]["source"] for row in old}))
-            lines.append(
+            yield (
                 f"{folder.relative_to(root)}, {len(old)} of {len(rows)} rows by code that is not today's "
                 f"({sources_of_old}): `make same-digits` joins the two, or the runs are made anew"
             )
-    return lines
 
 
-def _blocks(root: Path) -> list[str]:
-    lines = []
+def _blocks(root: Path) -> Iterator[str]:
     for name, block in publish.blocks().items():
         for page in publish.PAGES:
             text = publish.block_of(name, (root / page).read_text(encoding="utf-8"))
             if text not in (None, block):
                 rows = ", ".join(publish.STANDS_ON[name])
-                lines.append(f"{page}, block {name}, of {rows}: `make publish` writes it anew")
-                lines += _differences(text, block)
-    return lines
+                yield f"{page}, block {name}, of {rows}: `make publish` writes it anew"
+                yield from _differences(text, block)
 
 
-def _differences(said: str, right: str) -> list[str]:
-    lines = difflib.unified_diff(said.splitlines(), right.splitlines(), n=0, lineterm="")
+def _differences(said: str, right: str) -> Iterator[str]:
+    lines = list(difflib.unified_diff(said.splitlines(), right.splitlines(), n=0, lineterm=""))[2:]  # two of heading
     words = {"-": "says", "+": "rows say"}
-    return [
-        f"    {words[line[0]]}: {line[1:]}" for line in lines if line[0] in words and line[:3] not in ("---", "+++")
-    ]
+    yield from (f"    {words[line[0]]}: {line[1:]}" for line in lines if line[0] in words)
 
 
-def _figures(root: Path) -> list[str]:
+def _figures(root: Path) -> Iterator[str]:
     with Image.open(root / publish.FIGURE) as picture:
         told = picture.info.get(publish.ROWS)
-    rows = publish.STANDS_ON["verdict"][0]
-    if told == sources.digest(root / rows):
-        return []
-    return [f"{publish.FIGURE}, of {rows}: `make publish` draws it anew"]
+    if told != sources.digest(root / publish.FIGURE_ROWS):
+        yield f"{publish.FIGURE}, of {publish.FIGURE_ROWS}: `make publish` draws it anew"
 
 
-def _cells(root: Path) -> list[str]:
-    lines = []
+def _cells(root: Path) -> Iterator[str]:
     for name in notebook.STAGES:
         cells = nbformat.read(root / "notebooks" / f"{name}.ipynb", 4).cells
         code = [cell for cell in cells if cell.cell_type == "code"]
@@ -75,12 +66,10 @@ def _cells(root: Path) -> list[str]:
             changed = [path for path in sorted(paths[cell.id]) if signed.get(path) != sources.digest(root / path)]
             if cell.outputs and changed:
                 remedy = f"`python -m bnc_repro notebook {name}`, then `make publish`"
-                lines.append(f"notebooks/{name}.ipynb, cell {cell.id}, of {', '.join(changed)}: {remedy}")
-    return lines
+                yield f"notebooks/{name}.ipynb, cell {cell.id}, of {', '.join(changed)}: {remedy}"
 
 
-def _cards(root: Path) -> list[str]:
-    lines = []
+def _cards(root: Path) -> Iterator[str]:
     for profile in PROFILES:
         for name, row in models.of_rows(profile).items():
             file = root / "results" / "models" / profile / f"{name}.md"
@@ -91,6 +80,5 @@ def _cards(root: Path) -> list[str]:
                 )
                 if said != right:
                     rows = f"results/{profile}/{row['experiment']}/{row['fingerprint']}.json"
-                    lines.append(f"{file.relative_to(root)}, of {rows}: `make publish` packs and writes it anew")
-                    lines += _differences(said, right)
-    return lines
+                    yield f"{file.relative_to(root)}, of {rows}: `make publish` packs and writes it anew"
+                    yield from _differences(said, right)

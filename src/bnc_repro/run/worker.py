@@ -41,11 +41,6 @@ class Worker:
         self._process.start()
         connection.close()
 
-    @property
-    def pid(self) -> int | None:
-        """The process's number, which is its group's too."""
-        return self._process.pid
-
     def messages(self) -> Iterator[tuple[str, str]]:
         """What the run says until its process ends: pairs of a kind (`progress`, `warning`, `refused`, `failed`,
         `busy`, `finished`) and a text."""
