@@ -737,3 +737,45 @@ def test_a_binary_network_is_traced_with_gradients_on_too(estimator):
 
 def test_a_network_without_layers_costs_nothing():
     assert dataclasses.astuple(cost(nn.Sequential(nn.ReLU()), SIZE)[-1]) == ("total", "Sequential", 0, 0, 0, 0)
+
+
+class Block(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_a_layer_of_two_parents_costs_both_its_calls():
+    """By hand: 8 * 8 * 9 products a pixel, 64 pixels, two calls."""
+    layer = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Block(layer), Block(layer), nn.Flatten(), nn.Linear(512, 4))
+    binarize(model, weight_binarizer="ste")
+    costs = {line.layer: line for line in cost(model, (3, 8, 8))}
+    assert (costs["1.layer"].bops, costs["1.layer"].flops) == (2 * 64 * 64 * 9, 0)
+    assert costs["the rest"].flops == 0
+    assert costs["total"].flops == 64 * 3 * 8 * 9 + 512 * 4
+
+
+def test_a_weight_of_several_layers_is_stored_once_and_as_float_if_one_of_them_needs_that():
+    model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(4)))
+    model[2].weight = model[1].weight
+    binarize(model, weight_binarizer="ste")
+    assert cost(model, (8,))[-1].bits == 2 * 64 * 32 + 64 + 8 * 32  # two floats, and bits with a scale an output
+    model[3].weight = model[1].weight
+    costs = cost(model, (8,))
+    assert costs[-1].bits == 2 * 64 * 32
+    assert costs[-1].parameters == 128
+    assert (costs[-2].layer, costs[-2].parameters) == ("the rest", 0)
+
+
+def test_what_a_weight_is_made_of_is_not_stored_with_its_bits():
+    """By hand: one bit a weight and a scale an output; as saved without its parametrization."""
+    model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(3)))
+    binarize(model, weight_binarizer="ste")
+    nn.utils.parametrizations.weight_norm(model[1])
+    costs = cost(model, (8,))
+    assert (costs[1].parameters, costs[1].bits) == (64 + 8, 64 + 8 * 32)
+    assert costs[-1].parameters == sum(parameter.numel() for parameter in model.parameters())

@@ -56,30 +56,77 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
         passing(size),
         evaluating(network),
         _counted_as_sign(network),
+        _products(layers, counter) as seen,
         _recurrent(layers) as of_recurrent,
         sdpa_kernel(SDPBackend.MATH),
         counter,
     ):
         network(placed(network, torch.zeros(1, *size)))
-    counted = counter.get_flop_counts()
-    top = type(network).__name__
-    costs, unseen = [], 0
+    bits_and_parameters = _stored(layers)
+    costs = []
     for name, layer in layers.items():
-        seen = sum(counted.get(f"{top}.{name}" if name else top, {}).values()) // 2
-        products = of_recurrent.get(name, seen)
-        unseen += products - seen
+        products = of_recurrent.get(name, seen.get(name, 0))
         operations = (products, 0) if is_binary(layer) else (0, products)
-        weights = channels = 0
-        if isinstance(layer, (BinaryConv2d, BinaryLinear)) and has_binary_weight(layer):
-            weights, channels = layer.weight.numel(), layer.weight.shape[0]
-        parameters = sum(p.numel() for p in layer.parameters(recurse=False))
-        bits = weights + BITS * (parameters - weights + channels)
+        bits, parameters = bits_and_parameters[name]
         costs.append(Cost(name, type(layer).__name__, parameters, bits, *operations))
-    products = sum(counted.get("Global", {}).values()) // 2 + unseen - sum(layer.bops + layer.flops for layer in costs)
+    products = counter.get_total_flops() // 2 - sum(seen.values())
     parameters = sum(p.numel() for p in network.parameters()) - sum(layer.parameters for layer in costs)
     costs.append(Cost("the rest", "norms, activations, functions", parameters, BITS * parameters, 0, products))
     sums = (sum(getattr(layer, key) for layer in costs) for key in ("parameters", "bits", "bops", "flops"))
     return [*costs, Cost("total", type(network).__name__, *sums)]
+
+
+def _stored(layers: Mapping[str, nn.Module]) -> dict[str, tuple[int, int]]:
+    """Bits and number of each layer's parameters. A tensor of several layers is the first one's, and float if one of
+    them takes it as float; what a parametrization makes a weight of is the weight's."""
+    binary = {name: layer for name, layer in layers.items() if has_binary_weight(layer)}
+    as_bits = {id(layer._parameters.get("weight")) for layer in binary.values()}
+    as_floats = {
+        id(parameter)
+        for name, layer in layers.items()
+        for key, parameter in layer._parameters.items()
+        if name not in binary or key != "weight"
+    }
+    stored, counted = {}, set()
+    for name, layer in layers.items():
+        parametrized = layer._modules.get("parametrizations")
+        made_of = dict(parametrized.named_parameters()) if parametrized is not None else {}
+        own = [p for p in (*layer.parameters(recurse=False), *made_of.values()) if id(p) not in counted]
+        counted |= {id(parameter) for parameter in own}
+        parameters = sum(parameter.numel() for parameter in own)
+        floats, bits = parameters, 0
+        if name in binary:
+            single = [parameter for name_in, parameter in made_of.items() if name_in.startswith("weight.")]
+            single = single or [p for p in own if id(p) in as_bits - as_floats]
+            if single:
+                weight = layer.weight
+                assert isinstance(weight, torch.Tensor)
+                floats += weight.shape[0] - sum(parameter.numel() for parameter in single)
+                bits = weight.numel()
+        stored[name] = bits + BITS * floats, parameters
+    return stored
+
+
+@contextmanager
+def _products(layers: Mapping[str, nn.Module], counter: FlopCounterMode) -> Iterator[dict[str, int]]:
+    """The products of each layer by name, in all its calls, whoever makes them."""
+    products: dict[str, int] = {}
+
+    def start(name: str, *_) -> None:
+        products[name] = products.get(name, 0) - counter.get_total_flops() // 2
+
+    def end(name: str, *_) -> None:
+        products[name] += counter.get_total_flops() // 2
+
+    handles = []
+    for name, layer in layers.items():
+        handles.append(layer.register_forward_pre_hook(partial(start, name)))
+        handles.append(layer.register_forward_hook(partial(end, name)))
+    try:
+        yield products
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
