@@ -37,25 +37,33 @@ def run_command(options: argparse.Namespace) -> None:
         for seed in seeds if options.seed == "all" else [options.seed]:
             changes = settings if seed is None else settings | {"seed": seed}
             recipes[arm, seed] = recipe_of(options.experiment, options.profile, arm, **changes)
+    copies: dict[tuple, Path] = {}
+    if options.rows:
+        from .run.plan import refuse_other_than_row
+
+        for (arm, seed), recipe in recipes.items():
+            folder = options.rows / arm if options.arm == "all" else options.rows
+            copies[arm, seed] = folder / f"{recipe.seed}.json"
+            refuse_other_than_row(copies[arm, seed], options.experiment)
     processes = processes_asked(options.processes)
     if processes > 1:
         for recipe in recipes.values():  # what is wrong here would be wrong in each process, and in each restart
             check_shares(recipe, processes)
             folder_of(recipe)
         launch(processes)
-    for (arm, _), recipe in recipes.items():
+    for asked, recipe in recipes.items():
         row = run(recipe, options.runs)
         if distributed.rank():
             continue
         print(
             f"{row['status']}: "
-            + ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items() if value is not None)
+            + ", ".join(
+                f"{key} {value:.4g}" for key, value in row["metrics"].items() if isinstance(value, (int, float))
+            )
         )
-        path = folder_of(recipe, options.runs) / "row.json"
-        if options.rows:
-            path = options.rows / (str(arm) if options.arm == "all" else "") / f"{recipe.seed}.json"
-            write_json(path, row)
-        print(path)
+        if asked in copies:
+            write_json(copies[asked], row)
+        print(copies.get(asked, folder_of(recipe, options.runs) / "row.json"))
 
 
 def sweep_command(options: argparse.Namespace) -> None:

@@ -233,6 +233,64 @@ def test_no_file_runs_code(file, monkeypatch):
     files.load(file)
 
 
+def signed(file: Path, content: str, **arrays: torch.Tensor) -> None:
+    """The file with other content or arrays and the checksum that is theirs."""
+
+    def edit(tensors, header) -> None:
+        tensors.update(arrays)
+        header["content"] = content
+        header["checksum"] = files._checksum({name: tensor.numpy() for name, tensor in tensors.items()}, content)
+
+    rewritten(file, edit)
+
+
+def content_of(file: Path) -> dict:
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as source:
+        return json.loads(json.loads(source.metadata()["bnc_repro"])["content"])
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"recipe": [1]}, "its recipe is of another form"),
+        ({"labels": 5}, "its labels is of another form"),
+        ({"labels": [1, 2]}, "its labels are not names, each another"),
+        ({"labels": ["a", "a"]}, "its labels are not names, each another"),
+        ({"plan": {}}, "its plan is of another form"),
+        ({"more": 1}, "its content is not plan, recipe, labels, skeleton"),
+    ],
+)
+def test_content_of_another_form_is_refused_though_the_checksum_is_right(file, change, word):
+    signed(file, json.dumps(content_of(file) | change))
+    refused(file, word)
+
+
+@pytest.mark.parametrize("text", ["[1]", "hello", "[" * 200_000, '{"plan": "x"}'], ids=len)
+def test_content_that_is_none_is_refused_though_the_checksum_is_right(file, text):
+    signed(file, text)
+    refused(file, "pack its checkpoint again")
+
+
+def test_numbers_that_are_not_finite_are_refused_though_the_checksum_is_right(file):
+    from safetensors.torch import load_file
+
+    floats = load_file(file)["floats"]
+    floats[3] = float("nan")
+    signed(file, json.dumps(content_of(file)), floats=floats)
+    refused(file, "its floats are not finite")
+
+
+def test_a_pipe_and_a_header_without_end_are_no_packed_files(tmp_path):
+    """Neither waits for a writer nor runs out of stack."""
+    os.mkfifo(tmp_path / "pipe")
+    deep = b'{"__metadata__": ' + b"[" * 200_000
+    (tmp_path / "deep").write_bytes(len(deep).to_bytes(8, "little") + deep)
+    assert not files.is_packed(tmp_path / "pipe")
+    assert not files.is_packed(tmp_path / "deep")
+
+
 @pytest.mark.parametrize(
     ("step", "key", "value"),
     [(1, "upsampled", 3), (1, "stride", 2), (1, "negative", {"bits": [64, 4, 3, 3], "at": 0}), (0, "stride", 7)],

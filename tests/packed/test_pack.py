@@ -533,7 +533,13 @@ def test_an_activation_binarizer_is_probed_by_values_not_by_name():
         def hard(self, x):
             return torch.where(x >= 1e-3, 1.0, -1.0)
 
+    class Centred(Plain):
+        def hard(self, x):
+            return torch.where(x >= x.median(), 1.0, -1.0)
+
     assert pack(small(weight_binarizer="ste", activation_binarizer=Plain()).eval(), (16, 16))
+    with pytest.raises(ValueError, match="Centred"):
+        pack(small(weight_binarizer="ste", activation_binarizer=Centred()).eval(), (16, 16))
     with pytest.raises(ValueError, match="Shifted"):
         pack(small(weight_binarizer="ste", activation_binarizer=Shifted()).eval(), (16, 16))
 
@@ -541,6 +547,47 @@ def test_an_activation_binarizer_is_probed_by_values_not_by_name():
 def test_a_network_in_training_is_refused():
     with pytest.raises(ValueError, match=r"eval\(\)"):
         pack(network().train(), (20, 24))
+
+
+def test_a_layer_in_training_is_refused_by_its_name():
+    model = network().eval()
+    model.get_submodule("trunk.stages.0.0").train()
+    with pytest.raises(
+        ValueError, match=r"evaluation mode, and its trunk\.stages\.0\.0 is in training"
+    ):
+        pack(model, (20, 24))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
+def test_torchs_default_precision_changes_nothing(packed, dtype):
+    """As a program and layer by layer: numbers are written where there is room for them."""
+    images, layers = noise(3, 3, 20, 24), pack(hooked_network(), (20, 24))
+    before = packed(images), layers(images)
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(packed(images), before[0])
+        assert torch.equal(layers(images), before[1])
+        assert pack(hooked_network(), (20, 24)).report.difference < 1e-4
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def hooked_network() -> nn.Module:
+    """One that is packed layer by layer."""
+    hooked = network().float().eval()
+    hooked.register_forward_hook(lambda *_: None)
+    return hooked
+
+
+def test_an_image_that_holds_nan_is_refused(packed):
+    """Its sign would be an answer. Numbers whose sum alone overflows are no NaN."""
+    images = noise(2, 3, 20, 24)
+    images[1, 0, 3, 3] = float("nan")
+    for network_ in (packed, pack(hooked_network(), (20, 24))):
+        with pytest.raises(ValueError, match=r"^image 1 of 2 holds NaN, which has no sign"):
+            network_(images)
+    images[1, 0, 3, 3:5] = torch.tensor([float("inf"), -float("inf")])
+    assert packed(images).shape == (2, 7)
 
 
 def test_other_devices_and_types_are_refused():

@@ -1,6 +1,7 @@
 """People in boxes: several a picture, a detector's file, a test set without annotations, what commands write."""
 
 import json
+import os
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -188,10 +189,15 @@ def test_what_is_read_is_never_written_over(picture, saved, tmp_path, capsys):
     box = ("--box", "10,20,40,60")
     annotations, foreign = tmp_path / "annotations.json", tmp_path / "mine.png"
     annotations.write_text('{"images": []}')
+    others, pipe = tmp_path / "others.json", tmp_path / "pipe.json"
+    others.write_text('[{"image_id": 1, "category_id": 1, "keypoints": [0], "score": 1, "area": 9}]')
+    os.mkfifo(pipe)
     Image.new("RGB", (5, 5)).save(foreign)
     for words, sentence in (
         (("predict", saved, picture, *box, "--results", saved), r"must end in \.json"),
         (("predict", saved, picture, *box, "--results", annotations), "was not made by this command"),
+        (("predict", saved, picture, *box, "--results", others), "was not made by this command"),
+        (("predict", saved, picture, *box, "--results", pipe), "was not made by this command"),
         (("predict", saved, picture, *box, "--results", tmp_path / "none" / "x.json"), "make .*none"),
         (("predict", saved, picture, *box, "--draw", picture), "is what is read"),
         (("predict", saved, picture, *box, "--draw", foreign), "was not made by this command"),
@@ -199,7 +205,7 @@ def test_what_is_read_is_never_written_over(picture, saved, tmp_path, capsys):
         (("pack", saved, saved.with_name("checkpoint.previous.pt")), r"must end in \.safetensors"),
         (("draw", annotations, DATA, foreign), "was not made by this command"),
     ):
-        before = {path: path.read_bytes() for path in (saved, picture, annotations, foreign)}
+        before = {path: path.read_bytes() for path in (saved, picture, annotations, others, foreign)}
         with pytest.raises(ValueError, match=sentence):
             command(*words)
         assert {path: path.read_bytes() for path in before} == before

@@ -100,7 +100,7 @@ class Engine:
     def __call__(self, images: Tensor) -> Tensor:
         """images (N, C, H, W) float32 -> (N, *shape), the images of a batch shared out to torch's number of threads."""
         images = images.contiguous()
-        results = torch.empty(len(images), *self.shape)
+        results = images.new_empty(len(images), *self.shape)  # whatever torch's default precision is
         if images.requires_grad:
             images = images.detach()
         shared_out(self._run, [(images[i].data_ptr(), results[i].data_ptr()) for i in range(len(images))])

@@ -17,6 +17,7 @@ from .network import PackedNetwork
 
 FORMAT = "bnc_repro packed network, form 1"
 KEY = "bnc_repro"  # of the metadata
+CONTENT = {"plan": str, "recipe": dict, "labels": list, "skeleton": (dict, type(None))}  # of the header, with types
 LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
 
 
@@ -69,13 +70,15 @@ def save(
 
 def is_packed(path: str | Path) -> bool:
     """Whether a file says in its header that it is a packed network, of this form or another. Reads no more of it."""
+    if not Path(path).is_file():  # of a pipe one would wait for the first word
+        return False
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = file.read(length) if length < LONGEST_HEADER else b""
         told = json.loads(json.loads(header)["__metadata__"][KEY])
         return str(told["format"]).startswith(FORMAT.rpartition(" ")[0])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -93,7 +96,7 @@ def load(path: str | Path, kernel: str | None = None) -> Loaded:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get(KEY, "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is cut short or no packed network ({error}); pack its checkpoint again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         form = header.get("format", "something else") if isinstance(header, dict) else "something else"
@@ -101,9 +104,31 @@ def load(path: str | Path, kernel: str | None = None) -> Loaded:
     text = str(header.get("content"))
     if header.get("checksum") != _checksum(arrays, text):
         raise ValueError(f"{path} was changed after it was written (its checksum differs); pack its checkpoint again")
-    content = json.loads(text)
     try:
-        plan = plan_from(arrays["bits"], arrays["floats"], content["plan"])
-    except ValueError as error:
+        content = _content(text)
+        plan = plan_from(_array(arrays, "bits", "uint8"), _array(arrays, "floats", "float32"), content["plan"])
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}; pack its checkpoint again") from error
     return Loaded(PackedNetwork(plan, kernel), content["recipe"], content["labels"], content["skeleton"])
+
+
+def _content(text: str) -> dict:
+    content = json.loads(text)
+    if not isinstance(content, dict) or content.keys() != CONTENT.keys():
+        raise ValueError(f"its content is not {', '.join(CONTENT)}")
+    for key, kinds in CONTENT.items():
+        if not isinstance(content[key], kinds):
+            raise ValueError(f"its {key} is of another form")
+    labels = content["labels"]
+    if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+        raise ValueError("its labels are not names, each another")
+    return content
+
+
+def _array(arrays: dict[str, np.ndarray], name: str, dtype: str) -> np.ndarray:
+    array = arrays.get(name)
+    if array is None or array.dtype != dtype or array.ndim != 1:
+        raise ValueError(f"its {name} are not there, or of another form")
+    if not np.isfinite(array).all():
+        raise ValueError(f"its {name} are not finite: its run diverged")
+    return array

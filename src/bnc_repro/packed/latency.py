@@ -47,7 +47,7 @@ def _of_packed(packed: PackedNetwork, images: Tensor, rounds: int) -> tuple[list
 
     assert packed.plan is not None
     program = Program(packed.plan, Weights(packed.plan, packed.kernel))
-    result = torch.empty(1, *program.shape)
+    result = torch.empty(1, *program.shape, dtype=torch.float32)
     x, y = images.data_ptr(), result.data_ptr()
     count = len(program.operations)
     spent = np.zeros((rounds + 1, count))

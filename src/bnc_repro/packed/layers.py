@@ -34,7 +34,8 @@ class _PackedLayer(nn.Module):
         self.out_features = len(negative)
         self.register_buffer("bits", torch.from_numpy(np.packbits(negative.ravel(), bitorder="little")))
         self.register_buffer("scale", torch.from_numpy(scale).float())
-        self.register_buffer("shift", torch.zeros(len(negative)) if layer.bias is None else layer.bias.detach().clone())
+        no_bias = torch.zeros(len(negative), dtype=torch.float32)
+        self.register_buffer("shift", no_bias if layer.bias is None else layer.bias.detach().clone())
         self.eval()
 
     @torch.no_grad()
@@ -224,11 +225,11 @@ class _Layer:
         if self.channels != x.shape[1]:
             pixels = nn.functional.pad(pixels, (0, self.channels - x.shape[1]))
         pixels, (height, width) = pixels.contiguous(), self.size
-        result = torch.empty(len(x) * height * width + 1, self.outputs)  # a pixel more, for a tile that is not full
+        result = x.new_empty(len(x) * height * width + 1, self.outputs)  # a pixel more, for a tile that is not full
         images = pixels.view(len(x), -1)
         number = height * width
         if len(x) > 1:  # the pixel behind an image is the next one's first: each has room of its own
-            result = torch.empty(len(x), number + 1, self.outputs)
+            result = x.new_empty(len(x), number + 1, self.outputs)
         targets = result.view(len(x), -1, self.outputs)
         shared_out(self._image, [(images[i].data_ptr(), targets[i].data_ptr()) for i in range(len(x))])
         pixels = targets[:, :number, : self.rows].contiguous()

@@ -92,6 +92,8 @@ class PackedNetwork(nn.Module):
         refuse_gradients(images)
         # A conversion takes all numbers with it, so one of the float rest tells; packed layers look at their own.
         refuse_converted(*(islice(self.network.parameters(), 1) if self.network is not None else (self.floats,)))
+        if not torch.compiler.is_compiling() and images.is_floating_point() and bool(images.sum().isnan()):
+            _refuse_nan(images)  # a sum that overflows is looked at again
         if self.network is not None:
             return self.network(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
         self._check(images)
@@ -127,8 +129,10 @@ def pack(
     without a binary layer that bits can compute, for one that cannot be copied, whose outputs are not finite or are not
     what its packed layers give, and where numba is missing.
     """
-    if network.training:
-        raise ValueError("a network is packed in evaluation mode: call .eval() first")
+    for name, module in network.named_modules():
+        if module.training:
+            where = f", and its {name} is in training" if name and not network.training else ""
+            raise ValueError(f"a network is packed in evaluation mode{where}: call .eval() first")
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if tensor.device.type != "cpu":
             raise ValueError(f"packed inference runs on the CPU, {name} is on {tensor.device}: call .cpu() first")
@@ -166,6 +170,13 @@ def _layer_by_layer(network: nn.Module, kernel: str | None) -> PackedNetwork:
     return packed
 
 
+def _refuse_nan(images: Tensor) -> None:
+    """Raise ValueError for images that hold NaN, whose sign is no answer."""
+    where = images.isnan().flatten(1).any(1).nonzero().flatten().tolist() if images.dim() > 1 else []
+    if where:
+        raise ValueError(f"image {where[0]} of {len(images)} holds NaN, which has no sign: look at how it was read")
+
+
 def _size(input_size: tuple[int, int]) -> tuple[int, int]:
     try:
         height, width = map(operator.index, input_size)
@@ -191,7 +202,8 @@ def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], c
     channels = channels or (packed.plan.channels if packed.plan else channels_of(network, size))
     reference, report, rounding = Reference(network), packed.report, math.nan
     for seed in range(TRIES):
-        images = torch.randn(1 if seed else 2, channels, *size, generator=torch.Generator().manual_seed(seed))
+        draw = torch.Generator("cpu").manual_seed(seed)
+        images = torch.randn(1 if seed else 2, channels, *size, generator=draw, dtype=torch.float32, device="cpu")
         try:
             expected, ties = reference(images)
         except Exception as error:  # the images are guessed: a network may take others

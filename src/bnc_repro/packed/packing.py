@@ -17,7 +17,8 @@ from ..layers.backbone import Block, Trunk
 from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..poses.networks import SBPN
 
-PROBES = (-3.0, -1.0, -0.3, -1e-3, -1e-30, -0.0, 0.0, 1e-30, 1e-3, 0.3, 1.0, 3.0)
+# More of them above 0 than below: what shifts by the mean or the median first is told from sign.
+PROBES = (-3.0, -1.0, -0.3, -1e-3, -1e-30, -0.0, 0.0, 1e-30, 1e-3, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 5.0)
 
 
 @dataclass
@@ -167,7 +168,7 @@ def why_float(layer: BinaryConv2d | BinaryLinear) -> str | None:
 
 def takes_sign(binarizer: Binarizer) -> bool:
     """Whether `binarizer` is sign, +1 at 0 and at -0, in evaluation: asked of numbers, also as channels of an image."""
-    numbers = torch.tensor(PROBES)
+    numbers = torch.tensor(PROBES, dtype=torch.float32, device="cpu")
     expected = (numbers >= 0).float() * 2 - 1
     training = binarizer.training
     binarizer.eval()

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 from pathlib import Path
 
 from ..recipe.clone import project_root
@@ -53,6 +54,16 @@ def write_state(experiment: str, profile: str, target: str | None) -> Path:
     path = project_root() / (target or f"runs/{profile}/data/{experiment}.json")
     if path.suffix != ".json":
         raise ValueError(f"--target {target} must end in .json, which says what will be in it")
+    if path.exists() and not _is_state(path):
+        raise ValueError(f"{path} is there and holds no state of data folders: name another file, or move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {root: data_fingerprint(folder) if folder.is_dir() else None for root, folder in folders.items()})
     return path
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        state = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(state, dict) and all(value is None or isinstance(value, str) for value in state.values())

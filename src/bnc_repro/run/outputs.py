@@ -10,6 +10,7 @@ from PIL import Image
 from ..packed import files
 
 PNG_MARK = {"Software": "bnc_repro"}  # of every drawing
+RESULT_KEYS = {"image_id", "category_id", "keypoints", "score"}
 ONNX_MARK = "bnc_repro"  # the producer of every network written as ONNX
 
 
@@ -28,7 +29,7 @@ def check(file: Path, suffix: str, *inputs: Path | None) -> None:
         raise ValueError(f"{file} is a folder: name a file")
     if any(path is not None and file.resolve() == path.resolve() for path in inputs):
         raise ValueError(f"{file} is what is read: name another file to write")
-    if file.exists() and not made_here(file):
+    if file.exists() and not (file.is_file() and made_here(file)):
         raise ValueError(f"{file} is there and was not made by this command: name another file, or remove it")
 
 
@@ -38,12 +39,12 @@ def save_drawing(figure: Any, file: Path) -> None:
 
 
 def _is_results(file: Path) -> bool:
-    """Whether a file holds results in COCO's form: a list of people with keypoints, or an empty one."""
+    """Whether a file holds results as `coco_eval.to_results` makes them, with these keys alone, or none."""
     try:
         value = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(value, list) and all(isinstance(entry, dict) and "keypoints" in entry for entry in value)
+    return isinstance(value, list) and all(isinstance(entry, dict) and entry.keys() == RESULT_KEYS for entry in value)
 
 
 def _is_exported(file: Path) -> bool:

@@ -51,7 +51,7 @@ def plan(requested: list[Requested], runs: Path | None = None, copies: Path | No
     """The runs that are asked for and those that they need, each once, none before what it needs; `copies` is the
     folder that copies of their rows go to.
 
-    Raises ValueError for data that is not there.
+    Raises ValueError for data that is not there, and for a copy that would take another file's place.
     """
     jobs: dict[Path, Job] = {}
     data: dict[Path, str] = {}  # looked at once for all runs
@@ -74,7 +74,18 @@ def plan(requested: list[Requested], runs: Path | None = None, copies: Path | No
         job.arms.append(request.arm)
         if copies:
             job.copies.append(copies / (request.copy or f"{job.folder.name}.json"))
+            refuse_other_than_row(job.copies[-1], request.recipe.experiment)
     return list(jobs.values())
+
+
+def refuse_other_than_row(file: Path, experiment: str) -> None:
+    """Raise ValueError for a file that is there and is no row of the experiment: no copy of a row takes its place."""
+    try:
+        right = not file.exists() or ledger.read_row(file)["experiment"] == experiment
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(f"{file} is there and is no row of {experiment}: name another folder, or move it away")
 
 
 def name_of(request: Requested) -> str:
