@@ -779,3 +779,43 @@ def test_what_a_weight_is_made_of_is_not_stored_with_its_bits():
     costs = cost(model, (8,))
     assert (costs[1].parameters, costs[1].bits) == (64 + 8, 64 + 8 * 32)
     assert costs[-1].parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_hooks_of_a_relu_go_on_and_a_relu_that_is_more_stays():
+    """Whoever watched the ReLU watches what took its place, and can stop; a subclass keeps its parameter."""
+
+    class Scaled(nn.ReLU):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(1))
+
+    layers = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), next(layers), Scaled(), next(layers), nn.ReLU(), next(layers))
+    seen = []
+    handle = model[1].register_forward_hook(lambda *_: seen.append(1))
+    report = binarize(model, weight_binarizer="ste")
+    assert report.replaced == {"1": "Hardtanh", "5": "Hardtanh"}
+    assert list(report.one_sided) == ["3"]
+    assert "3 stays: a Scaled is more than a ReLU" in str(report)
+    assert "3.gain" in model.state_dict()
+    model(torch.randn(1, 3, 8, 8))
+    handle.remove()
+    model(torch.randn(1, 3, 8, 8))
+    assert seen == [1]
+
+
+def test_a_model_that_counts_its_calls_has_its_count_of_before():
+    class Counting(nn.Sequential):
+        def __init__(self, *layers: nn.Module) -> None:
+            super().__init__(*layers)
+            self.register_buffer("calls", torch.zeros(1))
+            self.register_buffer("replaced", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            self.replaced = self.replaced + 1
+            return super().forward(x)
+
+    model = Counting(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)))
+    binarize(model, weight_binarizer="ste", input_size=(3, 8, 8))
+    assert (model.calls.item(), model.replaced.item()) == (0, 0)

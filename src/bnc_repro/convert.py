@@ -18,7 +18,7 @@ from torch import nn
 
 from .binarizers.base import Binarizer
 from .binarizers.registry import get
-from .cost import Cost, cost
+from .cost import Cost, buffers_kept, cost
 from .layers.binary import BinaryConv2d, BinaryLinear, pruned
 from .layers.ends import WEIGHTED, ends
 from .layers.inspect import called, checked_size, passing, placed, prove
@@ -41,6 +41,7 @@ class Report:
     binary: list[str]
     kept: dict[str, str]  # layer -> why it stays float
     replaced: dict[str, str]  # activation -> what it became
+    one_sided: dict[str, str] = field(default_factory=dict)  # activation that stays -> why
     proved: list[str] = field(default_factory=list)
     constant: list[str] = field(default_factory=list)
     before: Cost | None = None
@@ -50,8 +51,12 @@ class Report:
         lines = [f"{len(self.binary)} layers became binary, {len(self.kept)} stay float:"]
         lines += [f"  {name}: {why}" for name, why in self.kept.items()]
         lines.append(f"{len(self.replaced)} one-sided activations became Hardtanh.")
+        lines += [f"  {name} stays: {why}" for name, why in self.one_sided.items()]
         if self.before is None or self.after is None:
-            lines.append("Nothing was run: give input_size=(C, H, W) to see every layer at work, and its cost.")
+            lines.append(
+                "Nothing was run, and a layer whose weights are used without calling it goes on in float: give "
+                "input_size=(C, H, W) to see every layer at work, and its cost."
+            )
             return "\n".join(lines)
         lines.append(f"{len(self.proved)} of {len(self.binary)} were seen called with two-valued weights and inputs.")
         if len(self.proved) < len(self.binary):
@@ -83,7 +88,7 @@ def binarize(
     layers, or patterns such as "encoder.*", that stay float; keep_ends: the first and the last one too.
     input_size: (C, H, W) of one input; with it first and last are those of the forward pass, not of the modules'
     order: every layer that reads the input itself, and the last one before each output. Layers that the pass does not
-    call stay float, another pass proves each binary layer, and costs are counted.
+    call stay float, another pass proves each binary layer, and costs are counted; buffers are afterwards as before.
     replace_relu: put Hardtanh in place of ReLU and ReLU6, if a layer of the model takes signs of its inputs; one that
     is only called after the last layer with weights stays. Without input_size that is known of nested nn.Sequential
     alone: an output's ReLU in any other model is replaced too.
@@ -108,7 +113,7 @@ def binarize(
         watched: dict[str, nn.Module] = {
             name: m for name, m in model.named_modules() if isinstance(m, (*WEIGHTED, *ONE_SIDED))
         }
-        with passing(size):
+        with passing(size), buffers_kept(model):
             calls = called(model, watched, x)
         order = [name for name in dict.fromkeys(calls) if name in layers]
         end = max((i for i, name in enumerate(calls) if isinstance(watched[name], WEIGHTED)), default=0)
@@ -129,9 +134,9 @@ def binarize(
         for layer in chosen.values():
             _make_binary(layer, asked, standardize)
         if replace_relu:
-            report.replaced = _two_sided(model, patterns, output_activations)
+            report.replaced, report.one_sided = _two_sided(model, patterns, output_activations)
         if x is not None and size:
-            with passing(size, "the network with its new binary layers (the model is as it was)"):
+            with passing(size, "the network with its new binary layers (the model is as it was)"), buffers_kept(model):
                 report.proved, report.constant = prove(model, chosen, x)
             report.after = cost(model, size)[-1]
     return report
@@ -267,13 +272,14 @@ def _before_the_last(module: nn.Module) -> set[nn.Module]:
 
 def _two_sided(
     model: nn.Module, patterns: tuple[str, ...], output_activations: Collection[nn.Module]
-) -> dict[str, str]:
-    """Put Hardtanh in place of one-sided activations, one for all places of an instance; those of outputs stay, and
-    those of a module whose layers keep_float all names. Without a layer that takes signs of its inputs, all stay."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Put Hardtanh in place of one-sided activations, one for all places of an instance, with its hooks; those of
+    outputs stay, and those of a module whose layers keep_float all names. Without a layer that takes signs of its
+    inputs, all stay. What was replaced, and what stays as its class adds to ReLU."""
     binary = [module for module in model.modules() if isinstance(module, (BinaryConv2d, BinaryLinear))]
     if all(layer.activation_binarizer is None for layer in binary):
-        return {}
-    replaced, hardtanh_of = {}, {}
+        return {}, {}
+    replaced, stays, hardtanh_of = {}, {}, {}
     layers = _weighted(model)
     kept = {name for pattern in patterns for name in fnmatch.filter(layers, pattern)}
     for path, parent in list(model.named_modules()):
@@ -281,8 +287,14 @@ def _two_sided(
         if below and below <= kept:
             continue
         for name, child in list(parent._modules.items()):  # named_children leaves out what comes again
+            where = f"{path}.{name}".lstrip(".")
             if isinstance(child, ONE_SIDED) and child not in output_activations:
-                hardtanh = hardtanh_of.setdefault(child, nn.Hardtanh().train(child.training))
-                setattr(parent, name, hardtanh)
-                replaced[f"{path}.{name}".lstrip(".")] = "Hardtanh"
-    return replaced
+                if type(child) not in ONE_SIDED:
+                    stays[where] = f"a {type(child).__name__} is more than a ReLU, and signs of its outputs are all +1"
+                    continue
+                if child not in hardtanh_of:
+                    hardtanh_of[child] = nn.Hardtanh().train(child.training)
+                    vars(hardtanh_of[child]).update({k: v for k, v in vars(child).items() if "hook" in k})
+                setattr(parent, name, hardtanh_of[child])
+                replaced[where] = "Hardtanh"
+    return replaced, stays

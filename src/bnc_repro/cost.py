@@ -55,6 +55,7 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
     with (
         passing(size),
         evaluating(network),
+        buffers_kept(network),
         _counted_as_sign(network),
         _products(layers, counter) as seen,
         _recurrent(layers) as of_recurrent,
@@ -74,6 +75,24 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
     costs.append(Cost("the rest", "norms, activations, functions", parameters, BITS * parameters, 0, products))
     sums = (sum(getattr(layer, key) for layer in costs) for key in ("parameters", "bits", "bops", "flops"))
     return [*costs, Cost("total", type(network).__name__, *sums)]
+
+
+@contextmanager
+def buffers_kept(network: nn.Module) -> Iterator[None]:
+    """Every buffer of `network` is afterwards as before, whatever its forward writes into it or puts in its place."""
+    held = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in network.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, value in held:
+                buffer.copy_(value)
+                module._buffers[name] = buffer
 
 
 def _stored(layers: Mapping[str, nn.Module]) -> dict[str, tuple[int, int]]:

@@ -552,9 +552,7 @@ def test_a_network_in_training_is_refused():
 def test_a_layer_in_training_is_refused_by_its_name():
     model = network().eval()
     model.get_submodule("trunk.stages.0.0").train()
-    with pytest.raises(
-        ValueError, match=r"evaluation mode, and its trunk\.stages\.0\.0 is in training"
-    ):
+    with pytest.raises(ValueError, match=r"evaluation mode, and its trunk\.stages\.0\.0 is in training"):
         pack(model, (20, 24))
 
 

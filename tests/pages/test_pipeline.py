@@ -62,6 +62,10 @@ def test_stages_notice_other_data(tmp_path):
     assert found[0].keys() == {"$BNC_DATA/cifar10", "$BNC_DATA/tiny-imagenet-40"}
     assert found[0]["$BNC_DATA/cifar10"] != found[1]["$BNC_DATA/cifar10"]
     assert found[0]["$BNC_DATA/tiny-imagenet-40"] is None
+    target.write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=r"state\.json is there and holds no state of data folders: name another file"):
+        stages.write_state("imagenet_resnet", "sample", str(target))
+    assert target.read_text() == '{"mine": 1}'
 
 
 def stages_of(file):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,18 @@ def test_residual_networks_are_valid_and_hold_a_byte_a_weight(name, outputs, tmp
     (y,) = onnxruntime.InferenceSession(tmp_path / "n.onnx").run(None, {"images": x.numpy()})
     with torch.no_grad():
         assert y.shape == tuple(network(x).shape)
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm], ids=["new", "old"])
+def test_a_binary_layer_with_weight_norm_is_exported(norm, tmp_path):
+    pytest.importorskip("onnx")
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)))
+    bnc_repro.binarize(model, weight_binarizer="ste")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the older one's age
+        norm(model[1])
+    told = export.to_onnx(model.eval(), (3, 9, 9), tmp_path / "n.onnx")
+    assert (told.binary_weights, told.apart) == (81, 0)
 
 
 def test_a_floor_row_is_exported_and_no_foreign_file_is_written_over(tmp_path):

@@ -14,6 +14,7 @@ import torch
 
 from bnc_repro.__main__ import main
 from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, parse_settings, with_float_weights
+from bnc_repro.recipe.clone import project_root
 from bnc_repro.recipe.expansion import Requested, arms_and_seeds, tuning
 from bnc_repro.recipe.profiles import experiment_section, recipe_of
 from bnc_repro.run import machine
@@ -121,6 +122,19 @@ def test_what_others_need_comes_first_and_once(recipe, tmp_path):
     assert recipes.index(with_float_weights(second)) < recipes.index(second)
     assert {job.recipe: len(job.arms) for job in jobs}[with_float_weights(second)] == 0
     assert not jobs[recipes.index(float_twin(student))].reuse_published  # its checkpoint is needed
+
+
+def test_a_copy_takes_no_other_files_place(recipe, tmp_path):
+    """Of a row of the experiment it does; of anything else it is refused before a run."""
+    requests, file = [Requested(recipe(), "x", "0.json")], tmp_path / "0.json"
+    row = next((project_root() / "results/sample").glob(f"{recipe().experiment}/*.json")).read_text()
+    file.write_text(row)
+    assert plan(requests, tmp_path / "runs", tmp_path)[0].copies == [file]
+    for content in ('{"mine": 1}', row.replace(recipe().experiment, "coco_pose")):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"0\.json is there and is no row of .*: name another folder, or move it"):
+            plan(requests, tmp_path / "runs", tmp_path)
+        assert file.read_text() == content
 
 
 def test_a_run_in_a_worker_is_the_run_alone(requested, recipe, tmp_path, capfd):

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..layers.ends import channels_of
@@ -109,9 +111,16 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int, int], file: str | Pa
 def with_fixed_weights(network: nn.Module) -> nn.Module:
     """A copy of `network` whose binary weights are plain weights of two values per output channel."""
     fixed = copy.deepcopy(network)
-    for layer in fixed.modules():
+    for layer in list(fixed.modules()):
         if isinstance(layer, (BinaryConv2d, BinaryLinear)) and layer.weight_binarizer is not None:
-            layer.weight = nn.Parameter(layer.binary_weight().detach().clone())
+            weight = layer.binary_weight().detach().clone()
+            if parametrize.is_parametrized(layer, "weight"):
+                parametrize.remove_parametrizations(layer, "weight")
+            for key, hook in list(layer._forward_pre_hooks.items()):
+                if isinstance(hook, WeightNorm):
+                    hook.remove(layer)
+                    del layer._forward_pre_hooks[key]
+            layer.weight = nn.Parameter(weight)
             layer.weight_binarizer = None
     return fixed
 
