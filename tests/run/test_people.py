@@ -236,6 +236,25 @@ def test_ten_numbers_in_a_detectors_boxes(tmp_path):
     assert measures["AR50"] >= measures["AR"] >= measures["AR75"]
 
 
+def test_a_set_of_other_joints_is_not_judged_in_boxes(tmp_path, saved):
+    """As many joints with other names, or the same in another order: refused by file, both names and folder."""
+    (tmp_path / "dogs" / "annotations").mkdir(parents=True)
+    (tmp_path / "dogs" / VALIDATION).symlink_to(DATA / VALIDATION)
+    name = f"annotations/person_keypoints_{VALIDATION}.json"
+    document = json.loads((DATA / name).read_text())
+    true_boxes(tmp_path / "boxes.json")
+    category = document["categories"][0]
+    for names, first in (([f"paw {i}" for i in range(17)], "paw 0"), (COCO_PERSON.names[::-1], "right_ankle")):
+        category.update(keypoints=names, sigmas=[0.1] * 17, flip_pairs=[])
+        (tmp_path / "dogs" / name).write_text(json.dumps(document))
+        with pytest.raises(
+            ValueError, match=rf"was trained on 17 labels \(nose, .*dogs has 17 \({first}, .*same labels"
+        ):
+            people.evaluate_detections(model(), tmp_path / "dogs", tmp_path / "boxes.json")
+    with pytest.raises(ValueError, match=str(saved)):
+        command("evaluate", saved, "--data", tmp_path / "dogs", "--detections", tmp_path / "boxes.json")
+
+
 def test_a_test_set_without_annotations_has_results_alone(tmp_path, capsys, saved):
     """Pictures and a detector's file: nothing is judged, the results are those of the set with annotations."""
     boxes = tmp_path / "boxes.json"

@@ -18,6 +18,7 @@ from torch import nn
 from ..images.pictures import read
 from ..poses import coco_eval
 from ..poses.annotations import cut_box, is_box, is_number, is_whole, load_annotations
+from ..poses.categories import category_of, of_category
 from ..poses.crops import CropBatches
 from ..poses.people import People, read_people
 from ..poses.predict import VALIDATION, predict, to_results
@@ -37,6 +38,7 @@ class PoseNetwork:
     recipe: Recipe
     skeleton: Skeleton
     device: torch.device
+    source: str = "the network"  # the file that it comes from, for messages
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device, own: Collection[str] = ()) -> "PoseNetwork":
@@ -44,7 +46,7 @@ class PoseNetwork:
         network, recipe, labels, skeleton, device = packed.load_network(path, device, own)
         if recipe.experiment != "coco_pose":
             raise ValueError(f"boxes, results and drawings are for pose checkpoints, {path} is of {recipe.experiment}")
-        return cls(network, recipe, skeleton_of(recipe, labels, skeleton), device)
+        return cls(network, recipe, skeleton_of(recipe, labels, skeleton), device, str(path))
 
     def results(self, people: People) -> list[dict]:
         """COCO results of `people`, each in its box."""
@@ -167,6 +169,17 @@ def line_of(picture: Path, entries: Sequence[dict], names: Sequence[str]) -> dic
     return {"picture": str(picture), "people": people}
 
 
+def _check_names(model: PoseNetwork, root: Path) -> None:
+    """Raises ValueError where the keypoints of `root` are others than the network's, which may be as many."""
+    document, file = load_annotations(root, VALIDATION)
+    own, names = model.skeleton.names, of_category(category_of(document, file, model.skeleton.category), file).names
+    if names != own:
+        raise ValueError(
+            f"{model.source} was trained on {len(own)} labels ({', '.join(own[:3])} ...), {root} has {len(names)} "
+            f"({', '.join(names[:3])} ...); name data with the same labels"
+        )
+
+
 def evaluate_detections(model: PoseNetwork, root: Path, detections: Path) -> tuple[dict | None, list[dict]]:
     """COCOeval's ten numbers and the results in a detector's boxes of the validation pictures of `root`.
 
@@ -175,7 +188,7 @@ def evaluate_detections(model: PoseNetwork, root: Path, detections: Path) -> tup
     """
     annotations = root / "annotations" / f"person_keypoints_{VALIDATION}.json"
     if annotations.is_file():
-        load_annotations(root, VALIDATION)
+        _check_names(model, root)
         results = model.results(coco_eval.read_detections(detections, root, VALIDATION, model.skeleton))
         return coco_eval.evaluate(annotations, results, model.skeleton, measures=coco_eval.ALL_MEASURES), results
     folder = root / VALIDATION if (root / VALIDATION).is_dir() else root
