@@ -17,6 +17,8 @@ from .skeleton import Skeleton
 
 LARGEST_ID = 2**53  # what JSON numbers hold everywhere; PoseTrack's ids have 11 digits
 LARGEST_PX = 2**31  # sizes and coordinates beyond it are no px
+LEAST_PX2 = 1.0  # of a person's area: less is a share of something, or nothing
+MOST_OF_BOX = 2  # times its box or its picture: segments have less, some sets the area of a padded or an uncut box
 
 
 def cut_box(box_px: Sequence[float], width: int, height: int) -> tuple[float, float, float, float]:
@@ -238,20 +240,43 @@ def _annotation_faults(entry: dict, images: dict[int, dict], where: str, count: 
         yield f"{where} has {why}: mend or remove it"
     elif entry["image_id"] not in images:
         yield f"{where} has image {entry['image_id']}, which is not listed: add the image or remove it"
-    elif is_person(entry) and not any(entry["keypoints"][2::3]):
-        yield f"{where} has {entry['num_keypoints']} as num_keypoints, but labels none: correct either"
+    elif "bbox" not in entry:  # of crowds and unlabelled people too: COCOeval measures distances from it
+        yield (
+            f"{where} (image {entry['image_id']}) has no bbox, the box that is cut out or measured from: add it or "
+            "remove the annotation"
+        )
+    elif (why := _miscounted(entry)) is not None:
+        yield f"{where} has {why}: correct either, or leave num_keypoints out"
     elif is_person(entry):
-        image = images[entry["image_id"]]
-        box = entry.get("bbox", [0, 0, 0, 0])
-        if "bbox" not in entry:
-            yield f"{where} (image {image['id']}) has no bbox, the box that is cut out: add it or remove the annotation"
-        elif min(box[2:]) <= 0:
-            yield f"{where} (image {image['id']}) has a box of no area {box}: correct or remove it"
-        elif min(cut_box(box, image["width"], image["height"])[2:]) <= 0:
+        yield from _person_faults(entry, images[entry["image_id"]], where)
+
+
+def _person_faults(entry: dict, image: dict, where: str) -> Iterator[str]:
+    """What is wrong with a person's box and area; entry and image are of the right types."""
+    box, sides = entry["bbox"], (image["width"], image["height"])
+    if min(box[2:]) <= 0:
+        yield f"{where} (image {image['id']}) has a box of no area {box}: correct or remove it"
+    elif min(cut_box(box, *sides)[2:]) <= 0:
+        yield (
+            f"{where} has a box {box} outside its image {image['id']} of {sides[0]} x {sides[1]} px: correct or remove "
+            "it"
+        )
+    elif "area" in entry:
+        most = MOST_OF_BOX * min((box[2] + 1) * (box[3] + 1), (sides[0] + 1) * (sides[1] + 1))
+        if not LEAST_PX2 <= entry["area"] <= most:
             yield (
-                f"{where} has a box {box} outside its image {image['id']} of {image['width']} x "
-                f"{image['height']} px: correct or remove it"
+                f"{where} (image {image['id']}) has the area {entry['area']:g}, which no person has in a box {box} of "
+                f"a picture of {sides[0]} x {sides[1]} px: write its segment's px^2, or leave area out"
             )
+
+
+def _miscounted(entry: dict) -> str | None:
+    """What is wrong with num_keypoints beside the joints that are labelled; None: nothing. Crowds are nobody, and sets
+    that join parts count those of the body alone, which are fewer."""
+    said, labelled = entry.get("num_keypoints"), sum(flag > 0 for flag in entry["keypoints"][2::3])
+    if said is None or entry.get("iscrowd", 0) or 0 < said <= labelled or said == labelled:
+        return None
+    return f"{said} as num_keypoints, but labels {labelled or 'none'}"
 
 
 def leaves_its_folder(name: str) -> bool:
