@@ -226,6 +226,7 @@ def test_crowds_and_people_without_keypoints_are_left_out(tmp_path):
     document["annotations"][0]["iscrowd"] = 1
     document["annotations"][1].update(num_keypoints=0, keypoints=[0] * 51)
     document["annotations"][2]["keypoints"][:3] = [0, 0, 0]
+    document["annotations"][2]["num_keypoints"] = 16
     crops = PersonCrops(write(tmp_path, document), "val2017", (96, 72))
     assert crops.people.ids.tolist() == [103, 104]
     assert crops[0]["visible"][0] == 0
@@ -311,6 +312,20 @@ def broken(document, kind):
         first["bbox"][0] = 130
     if kind == "orphan":
         first["image_id"] = 77
+    if kind == "boxless":
+        del first["bbox"]
+    if kind == "boxless crowd":
+        del first["bbox"]
+        first["iscrowd"] = 1
+    if kind == "boxless unlabelled":
+        del first["bbox"]
+        first.update(num_keypoints=0, keypoints=[0] * 51)
+    if kind == "uncounted":
+        first["num_keypoints"] = 0
+    if kind == "overcounted":
+        first["num_keypoints"] = 18
+    if kind == "unlabelled":
+        first["keypoints"] = [0] * 51
     if kind == "listed":
         document["images"].append({**document["images"][0], "id": 9, "file_name": "nowhere.png"})
     if kind == "unsized":
@@ -319,7 +334,7 @@ def broken(document, kind):
         del first["id"]
     if kind == "nobody":
         for one in document["annotations"]:
-            one.update(num_keypoints=0)
+            one.update(num_keypoints=0, keypoints=[0] * 51)
     return document
 
 
@@ -334,6 +349,12 @@ def broken(document, kind):
         ("flat", "annotation 101 .image 1. has a box of no area .*: correct or remove it"),
         ("outside", "annotation 101 has a box .* outside its image 1 of 120 x 100 px: correct or remove it"),
         ("orphan", "annotation 101 has image 77, which is not listed: add the image"),
+        ("boxless", "annotation 101 .image 1. has no bbox, the box that is cut out or measured from: add it"),
+        ("boxless crowd", "annotation 101 .image 1. has no bbox"),
+        ("boxless unlabelled", "annotation 101 .image 1. has no bbox"),
+        ("uncounted", "annotation 101 has 0 as num_keypoints, but labels 17: correct either"),
+        ("overcounted", "annotation 101 has 18 as num_keypoints, but labels 17: correct either"),
+        ("unlabelled", "annotation 101 has 17 as num_keypoints, but labels none: correct either"),
         ("listed", "image 9 is listed, but .*nowhere.png is missing: copy the pictures"),
         ("unsized", "image 1 lacks width: add it, a whole number of px above 0"),
         ("nameless", "entry 0 of annotations has no id: give each a number"),
@@ -347,6 +368,34 @@ def test_bad_annotations_are_named_before_training(tmp_path, kind, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         PersonCrops(tmp_path, "val2017", (96, 72))
     assert "person_keypoints_val2017.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(("area", "sound"), [(0, 0), (0.2, 0), (1, 1), (4800, 1), (4941, 1), (9900, 0), (2e9, 0)])
+def test_an_area_is_one_that_a_person_of_this_box_can_have(tmp_path, area, sound):
+    """From a pixel to the box of 60 x 80 px, with room for rounding and for a box that was padded."""
+    document = made_document()
+    document["annotations"][0]["area"] = area
+    document["annotations"][1].update(area=area, num_keypoints=0, keypoints=[0] * 51)  # nobody reads this one
+    found = faults(write(tmp_path, document, pixels=False), "val2017")
+    found = [fault for fault in found if "is missing: copy" not in fault]
+    assert len(found) == 1 - sound
+    assert all("annotation 101 (image 1) has the area" in fault for fault in found)
+
+
+def test_an_area_is_at_most_the_pictures(tmp_path):
+    """A box of 300 x 400 px around a picture of 120 x 100: 20000 px^2 are possible with a padded box, 60000 are not."""
+    document = made_document()
+    for area, count in ((20000, 0), (60000, 1)):
+        document["annotations"][0].update(area=area, bbox=[-90, -150, 300, 400])
+        assert len(faults(write(tmp_path, document), "val2017")) == count
+
+
+def test_people_may_count_fewer_keypoints_than_they_label(tmp_path):
+    """Sets that join bodies with hands and faces count the body's alone, and crowds are not counted."""
+    document = made_document()
+    document["annotations"][0]["num_keypoints"] = 5
+    document["annotations"][1].update(num_keypoints=0, iscrowd=1)
+    assert read_people(write(tmp_path, document), "val2017").ids.tolist() == [101, 103, 104]
 
 
 def test_faults_lists_them_all(tmp_path):
@@ -391,12 +440,16 @@ def test_pictures_of_another_size_are_refused(root):
     ("change", "sentence"),
     [
         ({"sigmas": (0.1,)}, "3 names and 1 sigmas"),
+        ({"sigmas": (0.1, 0.1, 50.0)}, r"the sigma 50, outside 0\.001 to 1: give shares of a person's size"),
+        ({"sigmas": (0.1, 1e-200, 0.1)}, "the sigma 1e-200, outside"),
+        ({"sigmas": (0.1, float("inf"), 0.1)}, "the sigma inf, outside"),
         ({"flip_pairs": ((0, 1), (1, 2))}, "name a joint twice"),
         ({"flip_pairs": ((0, 3),)}, "one outside 0..2"),
     ],
 )
 def test_skeletons_that_do_not_fit_together(change, sentence):
-    """One sigma a joint, one partner a joint."""
+    """One sigma a joint, of a size that joints have, one partner a joint."""
+    assert Skeleton(("a", "b"), (), (0.001, 1.0)).sigmas == (0.001, 1.0)
     with pytest.raises(ValueError, match=sentence):
         Skeleton(**{"names": ("a", "b", "c"), "flip_pairs": (), "sigmas": (0.1,) * 3, **change})
 

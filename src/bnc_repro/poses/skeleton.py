@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+LEAST_SIGMA, MOST_SIGMA = 0.001, 1.0  # of a person's size; COCO's lie between 0.025 and 0.107
+
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -26,6 +28,11 @@ class Skeleton:
         if len(self.sigmas) != len(self.names) or not all(sigma > 0 for sigma in self.sigmas):
             raise ValueError(
                 f"skeleton has {len(self.names)} names and {len(self.sigmas)} sigmas: give one above 0 for each joint"
+            )
+        if odd := [sigma for sigma in self.sigmas if not LEAST_SIGMA <= sigma <= MOST_SIGMA]:
+            raise ValueError(
+                f"skeleton has the sigma {odd[0]:g}, outside {LEAST_SIGMA:g} to {MOST_SIGMA:g}: give shares of a "
+                "person's size (COCO's lie between 0.025 and 0.107)"
             )
         paired = [joint for pair in self.flip_pairs for joint in pair]
         if len(set(paired)) != len(paired) or not set(paired) <= set(range(len(self.names))):
