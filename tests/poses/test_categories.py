@@ -56,6 +56,17 @@ def test_a_category_that_is_not_there_is_answered_with_those_that_are(wanted):
         category_of(document({5: 1, 4: 3}), "file", wanted)
 
 
+def test_a_name_of_two_categories_takes_neither():
+    """Their ids do, and so does the number of people where nothing is said."""
+    file = document({5: 1, 4: 3})
+    for one in file["categories"]:
+        one["name"] = "person"
+    with pytest.raises(ValueError, match="file has 2 categories 'person' with keypoints, of the ids 5, 4: take one by"):
+        category_of(file, "file", "person")
+    assert category_of(file, "file", 5)["id"] == 5
+    assert category_of(file, "file")["id"] == 4
+
+
 def category(names, **more):
     return {"id": 7, "keypoints": list(names), **more}
 

@@ -32,13 +32,20 @@ def people_by_category(document: dict) -> dict[int, int]:
 def category_of(document: dict, file: Path, wanted: str | int = "") -> dict:
     """The category that is `wanted`, by its name or id; "" for the one with the most people, the first of equals.
 
-    Raises ValueError, with those that there are, for one that the file does not have or that has no keypoints.
+    Raises ValueError, with those that there are, for one that the file does not have or that has no keypoints, and for
+    a name that several bear.
     """
     known = {category["id"]: category for category in document["categories"] if "keypoints" in category}
     if wanted == "":
         return known[next(iter(people_by_category(document)))] if len(known) > 1 else next(iter(known.values()))
-    by_name = {category.get("name", ""): category for category in known.values()}
-    chosen = known.get(wanted) if isinstance(wanted, int) else by_name.get(wanted)
+    called = [category for category in known.values() if category.get("name", "") == wanted]
+    if len(called) > 1:
+        raise ValueError(
+            f"{file} has {len(called)} categories {wanted!r} with keypoints, of the ids "
+            f"{', '.join(str(category['id']) for category in called)}: take one by its id (recipe key data.category), "
+            "or give each a name of its own"
+        )
+    chosen = known.get(wanted) if isinstance(wanted, int) else next(iter(called), None)
     if chosen is None:
         names = {f"{category.get('name', '')} ({number})": None for number, category in known.items()}
         raise ValueError(
