@@ -198,6 +198,20 @@ def test_a_plain_crop_is_the_padded_box(root):
     assert item["index"] == 1
 
 
+def test_joints_inside_are_those_that_crops_show(tmp_path):
+    """Counted without a crop, as upright crops have them: some of the joints lie outside, near the edge."""
+    document = made_document(8)
+    rng = np.random.default_rng(3)
+    for one in document["annotations"]:
+        one["bbox"] = [*rng.uniform(0, 60, 2).tolist(), *rng.uniform(10, 40, 2).tolist()]
+        one.update(area=9.0)
+    for size in ((96, 72), (48, 80)):
+        crops = PersonCrops(write(tmp_path, document), "val2017", size)
+        seen = int(crops.batch(range(8))["visible"].sum())
+        assert crops.labelled_inside() == seen
+        assert 0 < seen < 8 * 17
+
+
 def test_draws_depend_on_seed_epoch_and_person_alone(root):
     """Order, single or batched reading, limit, and two persistent workers over two epochs change nothing."""
     crops = PersonCrops(root, "val2017", (96, 72), augment=True)

@@ -111,6 +111,18 @@ def a_copy(folder, change):
     return folder
 
 
+def test_a_set_whose_joints_lie_in_no_crop_is_refused_before_the_training(tmp_path):
+    """Everything a million px to the right: the file and the remedy, before any step is taken."""
+
+    def change(entry):
+        if "bbox" in entry:
+            entry["keypoints"][::3] = [x + 1e6 for x in entry["keypoints"][::3]]
+
+    made = recipe(data={"root": str(a_copy(tmp_path / "data", change))})
+    with pytest.raises(ValueError, match=r"keypoints_train2017\.json: none of 64 people has a labelled keypoint in"):
+        task.build(made, CPU)
+
+
 def test_another_skeleton_trains_predicts_and_is_drawn(tmp_path):
     """Five joints of their own with their own sigmas, in category 7: a run, its AP, a prediction, a results file."""
     chosen = [0, 5, 6, 11, 12]

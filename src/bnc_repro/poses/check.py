@@ -15,6 +15,7 @@ from ..images.check import look_at_pictures
 from .annotations import faults, leaves_its_folder, load_annotations
 from .categories import category_of, is_person, of_category, other_categories
 from .people import AREA_OF_BOX
+from .units import unit_findings
 
 COCO_SPLITS = ("train2017", "val2017")
 
@@ -59,6 +60,7 @@ def _check_split(folder, split, notes):
         return findings or [str(error)]
     within = [entry for entry in document["images"] if not leaves_its_folder(entry["file_name"])]
     present = [entry for entry in within if os.path.isfile(folder / split / entry["file_name"])]
+    findings = findings or _unit_findings(document, file)
     if not findings:
         notes += _summary(document, file)
     seen = look_at_pictures([folder / split / entry["file_name"] for entry in present], notes)
@@ -72,6 +74,12 @@ def _check_split(folder, split, notes):
                 "correct the file, or copy the picture again"
             )
     return findings
+
+
+def _unit_findings(document, file):
+    category = category_of(document, file)["id"]
+    people = [entry for entry in document["annotations"] if entry["category_id"] == category and is_person(entry)]
+    return unit_findings(people, {image["id"]: image for image in document["images"]}, file)
 
 
 def _summary(document, file):

@@ -192,6 +192,14 @@ class PersonCrops(Dataset):
         across = np.maximum(self.people.boxes_px[:, 2], self.people.boxes_px[:, 3] * width / height) * PADDING
         return across**2 * height / width
 
+    def labelled_inside(self) -> int:
+        """How many labelled joints lie in the upright crops of their people."""
+        height, width = self.size
+        scale = np.sqrt(self.areas_px2() / (height - 1) / (width - 1))[:, None, None]  # picture px of a crop's
+        centre = self.people.boxes_px[:, None, :2] + self.people.boxes_px[:, None, 2:] / 2
+        inside = (np.abs(self.people.joints_px - centre) <= scale * np.array([width, height]) / 2).all(-1)
+        return int((inside & (self.people.visible > 0)).sum())
+
     def check_pictures(self, rows: Iterable[int]) -> None:
         """Decode the picture of each of these people, once each. Raises ValueError for the first that cannot be read or
         has another size than its annotations say."""

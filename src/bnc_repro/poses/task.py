@@ -59,6 +59,12 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         raise ValueError(f"the categories of {TRAIN} and {VALIDATION} in {root}/annotations differ: use one in both")
     names = people.skeleton.names
     heatmap_size = (recipe.data.image_size[0] // 4, recipe.data.image_size[1] // 4)
+    for split, crops in ((TRAIN, people), (VALIDATION, judged)):
+        if not crops.labelled_inside():
+            raise ValueError(
+                f"{load_annotations(root, split)[1]}: none of {len(crops)} people has a labelled keypoint in the crop "
+                "of its box: write keypoints and boxes in px of the stored pictures (`data check` says more)"
+            )
     _check_measures(recipe, judged)
     judged.check_pictures(distributed.share(len(judged)))
 
