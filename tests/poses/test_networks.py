@@ -22,6 +22,9 @@ def test_heatmaps_are_a_quarter_of_the_input(name, stem, size):
     assert network(torch.zeros(2, 3, *size)).shape == (2, 17, size[0] // 4, size[1] // 4)
     with pytest.raises(ValueError, match="do not divide by the stride"):
         network(torch.zeros(1, 3, 60, 60))
+    stride = network.stride
+    with pytest.raises(ValueError, match=rf"stride {stride}: set the recipe key data.image_size .*\[{stride}, 128\]"):
+        network(torch.zeros(1, 3, 3, 129))
 
 
 def test_bhrnet_has_the_shape_of_hrnet_w32():

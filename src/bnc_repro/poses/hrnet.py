@@ -19,6 +19,17 @@ FIRST = 64  # channels of the stem and the first stage
 UNITS = 8  # blocks of a branch in a module: HRNet's four units of two convolutions
 
 
+def check_size(x: Tensor, stride: int) -> None:
+    """Raises ValueError for crops (N, 3, H, W) whose sides are no multiples of the network's stride."""
+    if x.shape[-2] % stride or x.shape[-1] % stride:
+        sides = list(x.shape[-2:])
+        near = [max(round(side / stride), 1) * stride for side in sides]
+        raise ValueError(
+            f"crops of {sides[0]} x {sides[1]} px (height, width) do not divide by the stride {stride}: set the recipe "
+            f"key data.image_size to multiples of it, for instance {near}"
+        )
+
+
 def conversion(before: int, after: int, doublings: int, **binary) -> nn.Sequential:
     """From a branch to another: x (N, before, H, W) -> (N, after, H 2^doublings, W 2^doublings); negative: halvings."""
     if doublings >= 0:
@@ -116,8 +127,7 @@ class BHRNet(BinaryNetwork):
         nn.init.normal_(self.heatmaps.weight, std=1e-3)  # start near empty heatmaps, as most of a target is
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
-            raise ValueError(f"crops of {tuple(x.shape[-2:])} px do not divide by the stride {self.stride}")
+        check_size(x, self.stride)
         x = self.stem(x)
         branches, lowest = [self.first(x)], x
         for enter, modules in zip(self.enter, self.stages, strict=True):

@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..layers.backbone import BinaryNetwork, Block, Trunk, initialise
-from .hrnet import BHRNet
+from .hrnet import BHRNet, check_size
 
 
 class SBPN(BinaryNetwork):
@@ -51,8 +51,7 @@ class SBPN(BinaryNetwork):
         nn.init.normal_(self.heatmaps.weight, std=1e-3)  # start near empty heatmaps, as most of a target is
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
-            raise ValueError(f"crops of {tuple(x.shape[-2:])} px do not divide by the stride {self.stride}")
+        check_size(x, self.stride)
         return self.heatmaps(self.head(self.trunk(x)))
 
 
