@@ -56,6 +56,43 @@ def test_a_bare_folder_of_pictures_will_do(results_file, tmp_path):
     plt.close("all")
 
 
+def test_a_picture_is_drawn_from_within_its_folder_alone(results_file, tmp_path):
+    """A name that leads out is refused; a text beside a picture, of the same number, is not taken for it."""
+    (tmp_path / "set" / "annotations").mkdir(parents=True)
+    (tmp_path / "set" / VALIDATION).symlink_to(DATA / VALIDATION)
+    name = f"annotations/person_keypoints_{VALIDATION}.json"
+    document = json.loads((DATA / name).read_text())
+    for image in document["images"]:
+        image["file_name"] = f"../../{image['file_name']}"
+    (tmp_path / "set" / name).write_text(json.dumps(document))
+    with pytest.raises(
+        ValueError, match=r"val2017\.json: image \d+ is called \.\./\.\./.*, outside of .*name it within"
+    ):
+        drawing.results(results_file, tmp_path / "set", count=1)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for number, picture in drawing_names().items():
+        (bare / f"{number}.jpg").symlink_to(DATA / VALIDATION / picture)
+        (bare / f"{number}.txt").write_text("no picture")
+    assert drawing.results(results_file, bare, count=1).axes[0].get_title().partition(":")[0].endswith(".jpg")
+    plt.close("all")
+
+
+def test_joints_far_away_leave_the_picture_as_large_as_it_is(results_file, tmp_path):
+    """The panel's edges are the picture's in both drawings, wherever a joint was found."""
+    entries = json.loads(results_file.read_text())[:1]
+    entries[0]["keypoints"] = [2e9, -2e9, 0.9] + [20, 20, 0.9] * 16
+    far = coco_eval.save_results(entries, tmp_path / "far.json")
+    picture = DATA / VALIDATION / drawing_names()[entries[0]["image_id"]]
+    for figure in (drawing.results(far, DATA), drawing.predictions([picture], [entries], COCO_PERSON)):
+        (ax,) = figure.axes
+        height, width = ax.images[0].get_array().shape[:2]
+        assert ax.get_xlim() == (-0.5, width - 0.5)
+        assert ax.get_ylim() == (height - 0.5, -0.5)
+        figure.savefig(tmp_path / "far.png")
+    plt.close("all")
+
+
 def drawing_names():
     """image id -> file name of the validation pictures."""
     document = json.loads((DATA / "annotations" / f"person_keypoints_{VALIDATION}.json").read_text())

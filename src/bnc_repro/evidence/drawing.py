@@ -10,10 +10,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..images.pictures import read
 from ..poses import coco_eval
-from ..poses.annotations import load_annotations
+from ..poses.annotations import leaves_its_folder, load_annotations
 from ..poses.categories import category_of, of_category
 from ..poses.skeleton import COCO_PERSON, Skeleton
 from ..recipe.build import make_recipe
@@ -37,7 +39,7 @@ def people(row: dict, axes: np.ndarray) -> np.ndarray:
     nobody labelled, and the true one."""
     folder, _, skeleton, _ = _pictures(make_recipe(**row["recipe"]).data.folder, SPLIT)
     for ax, person in zip(axes.flat, row["examples"], strict=False):
-        picture = _picture(ax, folder, person)
+        picture = _picture(ax, folder, person["image"])
         points, true, visible = (np.array(person[key]) for key in ("keypoints", "true", "visible"))
         limbs(ax, skeleton, points, np.ones(len(points), bool))
         for a, b in skeleton.links:
@@ -56,7 +58,7 @@ def heatmaps(row: dict, axes: np.ndarray) -> np.ndarray:
     chosen = np.linspace(0, len(row["examples"]) - 1, axes.size).round().astype(int)
     for ax, index in zip(axes.flat, chosen, strict=True):
         person = row["examples"][index]
-        picture = _picture(ax, folder, person)
+        picture = _picture(ax, folder, person["image"])
         x, y, width, height = person["crop"]
         heat = np.array(person["heat"])
         ax.imshow(heat, extent=(x, x + width, y + height, y), cmap="inferno", alpha=0.6, interpolation="bilinear")
@@ -93,7 +95,7 @@ def results(file: str | Path, root: str | Path, split: str = SPLIT, count: int =
     for ax in axes.flat:
         ax.axis("off")
     for ax, image in zip(axes.flat, chosen, strict=False):
-        ax.imshow(read(folder / names[image]))
+        _picture(ax, folder, names[image], f"{listed_in}: image {image}")
         for entry in by_image[image]:
             person(ax, skeleton, entry, above)
         title = f"{names[image]}: {max(entry['score'] for entry in by_image[image]):.2f}"
@@ -126,7 +128,7 @@ def predictions(
         subplot_kw={"frame_on": False},
     )
     for column, (ax, picture) in enumerate(zip(axes.flat, pictures, strict=True)):
-        ax.imshow(read(picture))
+        _picture(ax, picture.parent, picture.name)
         ax.axis("off")
         for box, _ in boxes[column] if boxes else ():
             ax.add_patch(plt.Rectangle((box[0], box[1]), box[2], box[3], fill=False, linestyle="--", color="white"))
@@ -146,7 +148,8 @@ def _when_nothing(entries: Sequence[dict], above: float) -> str:
 def _pictures(root: Path, split: str) -> tuple[Path, dict[int, str], Skeleton, Path]:
     """The folder of the pictures, their names by id, the skeleton, and where that was read."""
     if not (root / "annotations").is_dir():
-        names = {int(path.stem): path.name for path in sorted(root.glob("*")) if path.stem.isdecimal()}
+        pictures = [path for path in sorted(root.glob("*")) if path.suffix.lower() in IMG_EXTENSIONS]
+        names = {int(path.stem): path.name for path in pictures if path.stem.isdecimal()}
         if not names:
             raise ValueError(
                 f"{root} has neither annotations/ nor pictures named by their ids: name a data set in "
@@ -158,9 +161,14 @@ def _pictures(root: Path, split: str) -> tuple[Path, dict[int, str], Skeleton, P
     return root / split, names, of_category(category_of(document, file), file), file
 
 
-def _picture(ax: Axes, folder: Path, person: dict):
-    picture = read(folder / person["image"])
+def _picture(ax: Axes, folder: Path, name: str, where: str = "an example") -> Image.Image:
+    """Draw a picture of `folder`, whose edges stay the panel's wherever joints lie. Raises ValueError for a name that
+    leads out of the folder."""
+    if leaves_its_folder(name):
+        raise ValueError(f"{where} is called {name}, outside of {folder}: name it within")
+    picture = read(folder / name)
     ax.imshow(picture)
+    ax.autoscale(False)
     return picture
 
 
