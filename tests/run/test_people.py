@@ -118,7 +118,19 @@ def test_scores_are_at_most_1_in_the_order_that_measures_them(picture):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,0,4", "1,2,nan,4", "1,2,-3,4", "1,2,9e99,4", "1,2,1e-300,4"]
+    "text",
+    [
+        "",
+        "1,2,3",
+        "1,2,3,4,5",
+        "a,b,c,d",
+        "1,2,0,4",
+        "1,2,nan,4",
+        "1,2,-3,4",
+        "1,2,9e99,4",
+        "1,2,1e-300,4",
+        "1_0,2_0,30,40",
+    ],
 )
 def test_a_box_that_is_none_is_a_sentence(text):
     """Four finite numbers with sides above 0."""
@@ -173,6 +185,21 @@ def test_boxes_are_of_the_checkpoints_category(picture, tmp_path):
     file.write_text(json.dumps([box | {"category_id": "7"}]))
     with pytest.raises(ValueError, match="lacks a whole image_id or category_id"):
         people.read_boxes(file, [picture], 7)
+
+
+def test_a_detectors_file_that_would_be_nobody_is_told(picture, tmp_path):
+    """Empty, scores of at most 0, and, of a whole set, an image that no picture is called by."""
+    file, box = tmp_path / "boxes.json", {"image_id": 42, "category_id": 1, "bbox": [10, 20, 40, 60]}
+    file.write_text("[]")
+    with pytest.raises(ValueError, match=r"boxes\.json is empty: run the detector again"):
+        people.read_boxes(file, [picture])
+    file.write_text(json.dumps([box | {"score": 0}, box | {"score": -1}, box | {"score": 1, "category_id": 3}]))
+    with pytest.raises(ValueError, match="has 2 boxes of category 1 in 1 pictures, none with a score above 0: write"):
+        people.read_boxes(file, [picture])
+    file.write_text(json.dumps([box | {"score": 0.5}, box | {"score": 0.5, "image_id": 43}]))
+    assert people.read_boxes(file, [picture]) == [[([10, 20, 40, 60], 0.5)]]
+    with pytest.raises(ValueError, match="no picture is called by image 43 of entry 1: add the picture, or take"):
+        people.read_boxes(file, [picture], whole=True)
 
 
 @pytest.mark.parametrize("text", ["1e400", "9" * 400, "-" + "9" * 400])

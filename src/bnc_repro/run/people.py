@@ -81,7 +81,7 @@ def is_called_by_an_id(picture: Path) -> bool:
 def parse_box(text: str) -> list[float]:
     """A box from "x,y,width,height" in px. Raises ValueError for another form or a side that is not above 0."""
     try:
-        box = [float(number) for number in text.split(",")]
+        box = [] if "_" in text else [float(number) for number in text.split(",")]  # float takes 1_0 for 10
     except ValueError:
         box = []
     if not is_box(box) or min(box[2:]) < 1:
@@ -91,23 +91,29 @@ def parse_box(text: str) -> list[float]:
     return box
 
 
-def read_boxes(file: Path, pictures: Sequence[Path], category: int = 1) -> list[list[Box]]:
+def read_boxes(file: Path, pictures: Sequence[Path], category: int = 1, whole: bool = False) -> list[list[Box]]:
     """Each picture's boxes of a category out of a detector's file in COCO's form; pictures are called by their image
-    ids.
+    ids. whole: the pictures are all that the file may speak of.
 
-    Raises ValueError for a file of another form, for one whose boxes are all of other categories or pictures, and for
-    pictures that are not called by a number, or two by one.
+    Raises ValueError for a file that is empty or of another form, for one whose boxes are all of other categories or
+    pictures, or without a score above 0, for pictures that are not called by a number, or two by one, and with `whole`
+    for an image that is none of them.
     """
     if not all(map(is_called_by_an_id, pictures)):
         raise ValueError(f"--detections {file} names pictures by image id: call them by it, as in 000000000139.jpg")
     numbers = [int(picture.stem) for picture in pictures]
-    if len(set(numbers)) < len(numbers):
+    known = set(numbers)
+    if len(known) < len(numbers):
         double = next(number for number in numbers if numbers.count(number) > 1)
         raise ValueError(f"--detections {file} names pictures by image id, and two are called {double}: name one")
     boxes: dict[int, list[Box]] = {}
     found: set[int] = set()
+    unsure = 0
     right = {"image_id": is_whole, "category_id": is_whole, "bbox": is_box, "score": is_number}
-    for row, said in enumerate(coco_eval.load_list(file, "detection file")):
+    entries = coco_eval.load_list(file, "detection file")
+    if not entries:
+        raise ValueError(f"detection file {file} is empty: run the detector again, or leave --detections out")
+    for row, said in enumerate(entries):
         entry: dict = {"category_id": category} | (said if isinstance(said, dict) else {})
         if not all(key in entry and is_right(entry[key]) for key, is_right in right.items()):
             raise ValueError(
@@ -115,9 +121,21 @@ def read_boxes(file: Path, pictures: Sequence[Path], category: int = 1) -> list[
                 "a score: write the file in COCO's results form"
             )
         found.add(entry["category_id"])
+        if whole and entry["image_id"] not in known:
+            raise ValueError(
+                f"detection file {file}: no picture is called by image {entry['image_id']} of entry {row}: add the "
+                "picture, or take the detections of these pictures"
+            )
         if entry["category_id"] == category and entry["score"] > 0:
             boxes.setdefault(entry["image_id"], []).append((entry["bbox"], float(entry["score"])))
-    if found and not boxes.keys() & set(numbers):
+        elif entry["category_id"] == category and entry["image_id"] in known:
+            unsure += 1
+    if unsure and not boxes.keys() & known:
+        raise ValueError(
+            f"detection file {file} has {unsure} boxes of category {category} in {len(numbers)} pictures, none with a "
+            "score above 0: write the detector's scores, which weigh its boxes"
+        )
+    if not boxes.keys() & known:
         raise ValueError(
             f"detection file {file} has no box of category {category} in any of {len(numbers)} pictures (it has "
             f"categories {', '.join(map(str, sorted(found)[:5]))}): name its pictures, or give boxes that category"
@@ -198,4 +216,4 @@ def evaluate_detections(model: PoseNetwork, root: Path, detections: Path) -> tup
             f"{root} has neither {annotations.relative_to(root)} nor pictures called by their image ids: name a folder "
             "with either"
         )
-    return None, results_in(model, pictures, read_boxes(detections, pictures, model.skeleton.category))
+    return None, results_in(model, pictures, read_boxes(detections, pictures, model.skeleton.category, True))
