@@ -1,19 +1,24 @@
 """From a recipe to its row: starts, teachers, checkpoints, bad input."""
 
+import json
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from bnc_repro.images.networks import CLASSIFIERS
 from bnc_repro.images.sets import load
 from bnc_repro.images.task import accuracy, build
 from bnc_repro.recipe.build import float_twin, with_float_weights
+from bnc_repro.recipe.expansion import Requested
 from bnc_repro.run import execute, released
 from bnc_repro.run.execute import _start_from, run
 from bnc_repro.run.identity import folder_of
 from bnc_repro.run.judge import load_network
+from bnc_repro.run.plan import plan
 from bnc_repro.training import checkpoint, loop
 from bnc_repro.training.loop import Diverged
 from runs import CPU, Stop, interrupt, weights, what_counts
@@ -242,3 +247,90 @@ def test_a_damaged_row_in_a_runs_folder_is_named(recipe, tmp_path, text):
     ):
         run(made, tmp_path)
     assert path.read_text() == text
+
+
+def test_another_runs_row_is_not_taken_for_this_ones(recipe, tmp_path):
+    """A copied row, one whose name was changed, and one of a status that no run ends with are named, and stay."""
+    row = run(recipe(epochs=1), tmp_path)
+    other = recipe(epochs=1, seed=5)
+    path = folder_of(other, tmp_path) / "row.json"
+    path.parent.mkdir(parents=True)
+    for changes in ({}, {"fingerprint": path.parent.name}, {"status": "banana"}):
+        text = json.dumps(row | changes)
+        path.write_text(text)
+        (job,) = plan([Requested(other, "binary")], tmp_path)
+        for ask in (lambda: run(other, tmp_path), job.row):
+            with pytest.raises(
+                ValueError, match=r"row\.json.*(copied here or changed; remove it|'banana', none of fin)"
+            ):
+                ask()
+        assert path.read_text() == text
+    path.unlink()
+    assert run(other, tmp_path)["seed"] == 5
+
+
+@pytest.fixture
+def class_folders(tmp_path):
+    """Makes class folders of noise, eight pictures a class in each split, and the keys of a recipe that reads them."""
+
+    def make(name: str, classes: str, size: int = 28) -> dict:
+        draw = np.random.default_rng(0)
+        for part in ("train", "val"):
+            for label in classes:
+                folder = tmp_path / name / part / label
+                folder.mkdir(parents=True)
+                for i in range(8):
+                    pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{i}.png")
+        data = {"root": str(tmp_path / name), "kind": "imagefolder", "augment": "none", "image_size": [size, size]}
+        return {"data": data, "epochs": 1, "batch_size": 8}
+
+    return make
+
+
+def test_other_labels_are_neither_judged_nor_taught(recipe, class_folders, tmp_path, caplog):
+    """The same number of classes in another order: refused where a checkpoint is judged or teaches, before anything is
+    trained; a warning where it is where training starts."""
+    here, there = class_folders("ab", "ab"), class_folders("bz", "bz")
+    made = recipe(**here)
+    run(made, tmp_path / "runs")
+    path = str(folder_of(made, tmp_path / "runs") / checkpoint.NAMES[0])
+    differ = r"was trained on 2 labels \(a, b \.\.\.\), .*bz has 2 \(b, z .*first that differs is a there and b here"
+    for changes in ({"init_from": path, "epochs": 0}, {"teacher": path, "distillation": 0.5}):
+        with pytest.raises(ValueError, match=differ):
+            run(recipe(**there | changes), tmp_path / "runs")
+        assert run(recipe(**here | changes), tmp_path / "runs")["status"] == "finished"
+    assert "last layer" not in caplog.text
+    assert run(recipe(**there | {"init_from": path}), tmp_path / "runs")["status"] == "finished"
+    assert "its last layer starts with what it knows of those" in caplog.text
+
+
+def test_a_teacher_of_other_images_is_refused_before_training(recipe, class_folders, tmp_path, monkeypatch):
+    """One channel against three; and torchvision's of a thousand classes."""
+    taught = class_folders("ab", "ab")
+    made = recipe(epochs=1)
+    run(made, tmp_path / "runs")
+    path = str(folder_of(made, tmp_path / "runs") / checkpoint.NAMES[0])
+    with pytest.raises(ValueError, match="was trained on data of kind fashion_mnist, the run's is imagefolder; name a"):
+        run(recipe(**taught, teacher=path, distillation=0.5), tmp_path / "runs")
+    monkeypatch.setattr("torchvision.models.get_model", lambda *_, **__: torch.nn.Sequential(torch.nn.Flatten()))
+    with pytest.raises(ValueError, match=r"does not give one answer for each of 2 labels from images of \[3, 28, 28\]"):
+        run(recipe(**taught, teacher="torchvision/resnet34", distillation=0.5), tmp_path / "runs")
+
+
+def test_a_misfit_is_said_by_its_first_difference(recipe, tmp_path):
+    """One name, both shapes, the count of the others; a recipe that is none names the checkpoint."""
+    made = recipe(epochs=1)
+    run(made, tmp_path)
+    path = folder_of(made, tmp_path) / checkpoint.NAMES[0]
+    with pytest.raises(ValueError) as refused:
+        run(recipe(init_from=str(path), width=8), tmp_path)
+    assert re.search(
+        r": \S+ is of shape \[4, .* in the file, and of shape \[8, .*, and \d+ more differ", str(refused.value)
+    )
+    assert "\n" not in str(refused.value)
+    state = checkpoint.load(path)
+    state["recipe"]["epochs"] = "many"
+    checkpoint.save(tmp_path, {key: value for key, value in state.items() if key not in ("format", "checksum")})
+    with pytest.raises(ValueError, match=r"checkpoint\.pt has a recipe that is none today: recipe key epochs must be"):
+        load_network(tmp_path / checkpoint.NAMES[0], CPU)

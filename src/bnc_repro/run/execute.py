@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..images.pictures import STATISTICS
 from ..layers.inspect import watch
 from ..recipe.build import as_dict, float_twin, make_recipe, merged, with_float_weights
 from ..recipe.clone import from_the_clone
@@ -22,12 +23,12 @@ from ..recipe.schema import Recipe
 from ..training import checkpoint, distributed, memory
 from ..training.loop import Diverged, train
 from ..training.progress import log, show
-from ..training.task import on_device
+from ..training.task import Task, on_device
 from . import ledger, pinned, released
 from .code import git_state, versions
 from .device import device_name, peak_memory_mib, pick_device
-from .identity import fingerprints, folder_of
-from .judge import load_network
+from .identity import fingerprints, folder_of, run_fingerprint
+from .judge import load_network, load_weights, other_labels
 from .tasks import task_module
 
 
@@ -48,7 +49,7 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
             f"results/ holds no row of today's code for {recipe.experiment} {title(recipe)}, seed {recipe.seed}, and "
             "nothing is trained here (BNC_REPRO_REUSE=only); `make repro` trains it, `make publish` keeps the row"
         )
-    if distributed.size() == 1 and (finished := _read(folder / "row.json")) is not None:
+    if distributed.size() == 1 and (finished := finished_row(folder)) is not None:
         return finished  # of a folder that nobody may write, too
     show()
     device = pick_device(recipe)
@@ -56,14 +57,16 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
     distributed.meet(device)
     # The first process holds the folder for all, and what it finds there holds for all.
     with checkpoint.locked(folder) if distributed.rank() == 0 else nullcontext():
-        finished = distributed.by_the_first(lambda: _read(folder / "row.json"))
+        finished = distributed.by_the_first(lambda: finished_row(folder))
         if finished is not None:
             return finished
         if recipe.epochs and recipe.network != "mean_pose":  # a guess without a network
             memory.check_training(recipe, task_module(recipe.experiment).make_network, device)
-        teacher = _teacher(recipe, runs, device)
+        teacher, *taught = _teacher(recipe, runs, device)
         task = task_module(recipe.experiment).build(recipe, device, teacher)
-        _start_from(task.network, recipe, runs)
+        if teacher is not None:
+            _check_teacher(teacher, *taught, recipe, task)
+        _check_start(_start_from(task.network, recipe, runs), recipe, task)
         log.info(f"{recipe.experiment} {title(recipe)}, seed {recipe.seed}: {from_the_clone(folder)}")
         started, status, curve = time.monotonic(), "finished", []
         try:
@@ -76,8 +79,8 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
                 raise
             log.warning(str(error))
             status = f"diverged: {error}"
-        finished_row = row(recipe, folder, task, status, curve, device, time.monotonic() - started)
-        return distributed.by_the_first(lambda: _written(folder / "row.json", finished_row))
+        new_row = row(recipe, folder, task, status, curve, device, time.monotonic() - started)
+        return distributed.by_the_first(lambda: _written(folder / "row.json", new_row))
 
 
 @cache
@@ -91,8 +94,17 @@ def _warn_unless_pinned(profile: str, device: str) -> None:
         )
 
 
-def _read(path: Path) -> dict | None:
-    return ledger.read_row(path) if path.is_file() else None
+def finished_row(folder: Path) -> dict | None:
+    """The row in a run's folder; None if there is none. Raises ValueError for one that is damaged or another run's."""
+    path = folder / "row.json"
+    if not path.is_file():
+        return None
+    row = ledger.read_row(path)
+    if {row["fingerprint"], run_fingerprint(row["fingerprints"])} != {folder.name}:
+        raise ValueError(
+            f"{path} is of the run {row['fingerprint']}, copied here or changed; remove it, and run its command again"
+        )
+    return row
 
 
 def _written(path: Path, row: dict) -> dict:
@@ -171,11 +183,15 @@ def published_row(recipe: Recipe) -> dict | None:
     return None
 
 
-def _teacher(recipe: Recipe, runs: Path | None, device: torch.device) -> nn.Module | None:
+def _teacher(
+    recipe: Recipe, runs: Path | None, device: torch.device
+) -> tuple[nn.Module | None, Recipe | None, list[str]]:
+    """The teacher of a recipe, if it has one, and the recipe and the labels that it was trained by, None and [] of
+    torchvision's."""
     if not recipe.teacher:
-        return None
+        return None, None, []
     if recipe.teacher == "twin":
-        return load_network(_checkpoint_of(float_twin(recipe), runs), device)[0]
+        return load_network(_checkpoint_of(float_twin(recipe), runs), device)
     if recipe.teacher.startswith("torchvision/"):
         import torchvision
 
@@ -186,9 +202,37 @@ def _teacher(recipe: Recipe, runs: Path | None, device: torch.device) -> nn.Modu
                 f"the teacher {recipe.teacher} cannot be had ({error}): its weights come from torchvision's server; "
                 "on a machine without it put the file into torch's hub folder (TORCH_HOME/hub/checkpoints)"
             ) from error
-        return on_device(network, device).eval()
+        return on_device(network, device).eval(), None, []
     named = (recipe.weight_binarizer, recipe.activation_binarizer)  # by the user's own recipe
-    return load_network(recipe.teacher, device, named)[0]
+    return load_network(recipe.teacher, device, named)
+
+
+def _check_teacher(teacher: nn.Module, taught: Recipe | None, labels: list[str], recipe: Recipe, task: Task) -> None:
+    """Raises ValueError for a teacher of other images or labels than the run's, before it teaches them."""
+    of, remedy = (
+        f"the teacher {recipe.teacher}",
+        "name a teacher of the same data, or leave teacher and distillation out",
+    )
+    if taught is not None:
+        kinds = [(made.data.kind == "coco", len(STATISTICS[made.data.kind][0])) for made in (taught, recipe)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"{of} was trained on data of kind {taught.data.kind}, the run's is {recipe.data.kind}; {remedy}"
+            )
+        if sentence := other_labels(of, labels, task.labels, str(recipe.data.folder)):
+            raise ValueError(f"{sentence}; {remedy}")
+    assert task.sample is not None, "a recipe without a network has no teacher"
+    images, why = task.sample(), ""
+    try:
+        with torch.no_grad():
+            shape = teacher(images).shape
+    except RuntimeError as error:
+        shape, why = (), f" ({str(error).splitlines()[0]})"
+    if tuple(shape[:2]) != (len(images), len(task.labels)):
+        raise ValueError(
+            f"{of} does not give one answer for each of {len(task.labels)} labels from images of "
+            f"{list(images.shape[1:])}{why}; {remedy}"
+        )
 
 
 def _checkpoint_of(recipe: Recipe, runs: Path | None) -> Path:
@@ -197,10 +241,12 @@ def _checkpoint_of(recipe: Recipe, runs: Path | None) -> Path:
     return folder_of(recipe, runs) / checkpoint.NAMES[0]
 
 
-def _start_from(network: nn.Module, recipe: Recipe, runs: Path | None) -> None:
+def _start_from(network: nn.Module, recipe: Recipe, runs: Path | None) -> dict | None:
+    """Load the weights that a recipe starts from; what their checkpoint holds, None where the start is a random one.
+    Raises ValueError for the weights of another network."""
     path = recipe.init_from
     if not path:
-        return
+        return None
     if path == "float_weights":
         path = _checkpoint_of(with_float_weights(recipe), runs)
     state = checkpoint.load(path, released.translated)
@@ -210,7 +256,17 @@ def _start_from(network: nn.Module, recipe: Recipe, runs: Path | None) -> None:
         if not trunk:
             raise ValueError(f"{path} holds no trunk for a pose network to start from; name one of a residual network")
         wanted = network.state_dict() | trunk  # a backbone trained on images; the head starts new
-    try:
-        network.load_state_dict(wanted)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the network of this recipe: {error}") from error
+    load_weights(network, wanted, f"{path} does not fit the network of this recipe")
+    return state
+
+
+def _check_start(state: dict | None, recipe: Recipe, task: Task) -> None:
+    """Raises ValueError where a checkpoint of other labels, or without a head, would only be judged; where it is
+    trained further, other labels of the same number are worth a warning."""
+    labels = state.get("labels") if state else None  # the released code says none
+    if labels is None or not (sentence := other_labels(recipe.init_from, labels, task.labels, str(recipe.data.folder))):
+        return
+    if not recipe.epochs:
+        raise ValueError(f"{sentence}; epochs=0 only judges it: name data with the same labels")
+    if len(labels) == len(task.labels):
+        log.warning(f"{sentence}; its last layer starts with what it knows of those")

@@ -1,6 +1,6 @@
 """The network of a checkpoint, and any network judged: its metrics on a data set, its predictions."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,21 +32,61 @@ def network_and_state(
 ) -> tuple[nn.Module, Recipe, dict]:
     """As `load_network`, with all that the checkpoint holds: its labels, for keypoints its `skeleton`."""
     state = checkpoint.load(path)
-    recipe, labels = make_recipe(**state["recipe"]), state["labels"]
+    labels = state["labels"]
+    try:
+        recipe = make_recipe(**state["recipe"])
+    except ValueError as error:
+        raise ValueError(f"{path} has a recipe that is none today: {error}") from error
     for name in (recipe.weight_binarizer, recipe.activation_binarizer):
         if own_file(name) and name not in own:
             raise ValueError(
                 f"{path} was trained with {name}, a file that it would run: look at the file, then say --own {name}"
             )
     network = task_module(recipe.experiment).make_network(recipe, len(labels))
-    try:
-        network.load_state_dict(state["network"])
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the network of its own recipe: {error}") from error
+    load_weights(network, state["network"], f"{path} does not fit the network of its own recipe")
     broken = [name for name, value in state["network"].items() if not value.isfinite().all()]
     if broken:
         raise ValueError(f"{path} holds numbers that are not finite, first in {broken[0]}: its run diverged")
     return on_device(network, device).eval(), recipe, state
+
+
+def load_weights(network: nn.Module, weights: dict, misfit: str) -> None:
+    """Load weights by name. Raises ValueError, `misfit` and the first difference, where they are another network's."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        own = network.state_dict()
+        shapes = {name: (_shape(own.get(name)), _shape(weights.get(name))) for name in [*weights, *own]}
+        odd = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
+        if not odd:
+            raise ValueError(f"{misfit}: {error}") from error
+        # One that both have says most.
+        name, (wanted, given) = next(((name, pair) for name, pair in odd.items() if all(pair)), next(iter(odd.items())))
+        more = f", and {len(odd) - 1} more differ" if len(odd) > 1 else ""
+        raise ValueError(
+            f"{misfit}: {name} is {given or 'missing'} in the file, and {wanted or 'missing'} in the network{more}; "
+            "name a checkpoint of the same network, width, blocks, stem, binarizers and number of labels"
+        ) from error
+
+
+def _shape(value: object) -> str:
+    """The shape of a tensor in words, "" of what is none."""
+    if isinstance(value, nn.parameter.UninitializedTensorMixin):
+        return "of any shape"
+    return f"of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else ""
+
+
+def other_labels(path: str | Path, labels: list[str], wanted: Sequence[str], of: str) -> str:
+    """ "" where a checkpoint's labels are those of a data set, in the same order; else the sentence that says how they
+    differ. `of` names the data."""
+    if list(labels) == list(wanted):
+        return ""
+    place = next((i for i, pair in enumerate(zip(labels, wanted, strict=False)) if pair[0] != pair[1]), None)
+    differ = "" if place is None else f"; the first that differs is {labels[place]} there and {wanted[place]} here"
+    return (
+        f"{path} was trained on {len(labels)} labels ({', '.join(labels[:3])} ...), {of} has {len(wanted)} "
+        f"({', '.join(wanted[:3])} ...){differ}"
+    )
 
 
 def evaluate_network(
@@ -59,11 +99,8 @@ def evaluate_network(
     if not recipe.data.folder.is_dir():
         raise ValueError(missing_data(recipe))
     task = task_module(recipe.experiment).build(recipe, device)
-    if list(task.labels) != list(labels):
-        raise ValueError(
-            f"{path} was trained on {len(labels)} labels ({', '.join(labels[:3])} ...), {recipe.data.folder} has "
-            f"{len(task.labels)} ({', '.join(task.labels[:3])} ...); name data with the same labels"
-        )
+    if sentence := other_labels(path, labels, task.labels, str(recipe.data.folder)):
+        raise ValueError(f"{sentence}; name data with the same labels")
     return task.evaluate(network)
 
 

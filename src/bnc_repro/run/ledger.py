@@ -68,6 +68,7 @@ def rows(profile: str, folder: str) -> list[dict]:
     return [read_row(path) for path in sorted((project_root() / "results" / profile / folder).glob("*.json"))]
 
 
+STATUSES = ("finished", "diverged")
 FORM: dict[str, type | tuple[type, ...]] = {  # what readers of a row rely on
     "experiment": str,
     "profile": str,
@@ -96,6 +97,8 @@ def read_row(path: Path) -> dict:
     for key, kind in FORM.items():
         if not isinstance(row.get(key), kind) or isinstance(row[key], bool):
             raise ValueError(f"{path} is no whole row: its key {key} is {reprlib.repr(row.get(key))}; {remedy}")
+    if row["status"] not in STATUSES:
+        raise ValueError(f"{path}: its status is {row['status']!r}, none of {', '.join(STATUSES)}; {remedy}")
     broken = [key for key, value in row["metrics"].items() if type(value) not in (int, float, type(None), str, list)]
     if broken:
         value = reprlib.repr(row["metrics"][broken[0]])

@@ -12,7 +12,7 @@ from ..recipe.clone import project_root
 from ..recipe.expansion import Requested
 from ..recipe.schema import Recipe
 from . import ledger
-from .execute import published_row, title
+from .execute import finished_row, published_row, title
 from .identity import data_fingerprint, folder_of
 
 
@@ -35,9 +35,9 @@ class Job:
 
     def row(self) -> dict | None:
         """The row of this run if it is finished, or published and the environment asks for published rows."""
-        path = self.folder / "row.json"
-        if path.is_file():
-            return ledger.read_row(path)
+        finished = finished_row(self.folder)
+        if finished is not None:
+            return finished
         return published_row(self.recipe) if self.reuse_published else None
 
 
