@@ -157,7 +157,10 @@ def test_people_without_areas_have_a_share_of_their_boxes(tmp_path):
         entry.pop("area", None)
 
     root = str(a_copy(tmp_path / "data", change))
-    row = run(recipe(network="mean_pose", weight_binarizer=None, data={"root": root}), tmp_path / "runs")
+    row = run(
+        recipe(network="mean_pose", weight_binarizer=None, activation_binarizer=None, data={"root": root}),
+        tmp_path / "runs",
+    )
     assert row["headline"] == "AP"
     assert row["metrics"]["AP50"] > 0
     boxes = read_people(root, VALIDATION)
@@ -303,7 +306,8 @@ def test_one_of_several_categories_is_trained(tmp_path, caplog):
         children = [annotation for annotation in document["annotations"] if annotation["category_id"] == 2]
         counts[split] = sum(child["num_keypoints"] > 0 and not child["iscrowd"] for child in children)
         file.write_text(json.dumps(document))
-    floor = {"network": "mean_pose", "weight_binarizer": None, "data": {"root": str(root), "train_limit": 0}}
+    floor = {"network": "mean_pose", "weight_binarizer": None, "activation_binarizer": None}
+    floor |= {"data": {"root": str(root), "train_limit": 0}}
     larger, smaller = (run(recipe(**merged(floor, {"data": {"category": name}})), tmp_path) for name in ("", "child"))
     assert "2 categories with keypoints person (1) is taken" in caplog.text
     assert f"child (2): {counts[task.TRAIN]}" in caplog.text

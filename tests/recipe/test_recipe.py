@@ -73,7 +73,12 @@ def test_nonsense_is_refused_naming_the_key(values, sentence):
 def test_whole_numbers_pass_as_numbers_and_lists_as_tuples():
     """An int fits a float key; lists become tuples; null is a float network."""
     made = make_recipe(
-        learning_rate=1, milestones=[1, 2], schedule="steps", weight_binarizer=None, data={"image_size": [8, 12]}
+        learning_rate=1,
+        epochs=3,
+        milestones=[1, 2],
+        schedule="steps",
+        weight_binarizer=None,
+        data={"image_size": [8, 12]},
     )
     assert type(made.learning_rate) is float
     assert (made.milestones, made.weight_binarizer, made.data.image_size) == ((1, 2), None, (8, 12))
@@ -83,6 +88,7 @@ def test_a_recipe_survives_its_row():
     """make(**as_dict(recipe)) is the recipe, and as_dict holds no tuple."""
     made = make_recipe(
         blocks=[2, 2],
+        epochs=4,
         milestones=[3],
         schedule="steps",
         data={"root": "x", "kind": "coco"},
@@ -210,6 +216,7 @@ def test_data_folder_fills_in_variables(monkeypatch):
     monkeypatch.setenv("BNC_TEST_PLACE", "/somewhere")
     assert Data(root="$BNC_TEST_PLACE/images").folder == Path("/somewhere/images")
     assert Data(root="~/images").folder == Path.home() / "images"
+    assert Data(root="~nobody-of-this-name/x").folder.parts[-2:] == ("~nobody-of-this-name", "x")
 
 
 def test_every_bound_is_of_a_field_that_can_break_it():
@@ -240,10 +247,45 @@ def test_values_are_read_by_yaml_1_2(text, value):
     assert type(settings["key"]) is type(value)
 
 
+def test_what_schedules_take_the_last_epoch_too():
+    """Milestones before the end, a schedule of two epochs, and any of them where a checkpoint is only judged."""
+    assert make_recipe(epochs=3, schedule="steps", milestones=[1, 2]).milestones == (1, 2)
+    assert make_recipe(epochs=2, released_schedule=True).released_schedule
+    assert (
+        make_recipe(epochs=0, init_from="x.pt", schedule="steps", milestones=[30], released_schedule=False).epochs == 0
+    )
+    assert (
+        make_recipe(network="softmax_regression", width=8, blocks=[1], stem="half", standardize=True, **FLOAT).width
+        == 8
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("!!bool foo", "a tag (!!name) does not fit its value"),
+        ("!!float ''", "a tag (!!name) does not fit its value"),
+        ("!!timestamp foo", "could not determine a constructor"),
+        ("!!binary foo", "could not determine a constructor"),
+        ("!!map foo", "what should be a mapping is none"),
+        ("0x" + "f" * 5000, "holds a number that cannot be read: it has more than 4096 bits"),
+        ("1" + "0" * 400, "is a number of 401 digits; take a smaller one"),
+        ("{<<: {a: 1}, <<: {b: 2}}", "the key << stands twice"),
+    ],
+)
+def test_tags_and_numbers_that_no_value_has_are_one_sentence(text, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make_recipe(**parse_settings([f"learning_rate={text}"]))
+    assert read_yaml("{a: !!str 1, b: !!int 0x10, <<: {c: !!float 1}}") == {"a": "1", "b": 16, "c": 1.0}
+
+
 def test_what_is_no_yaml_is_one_sentence():
     """The text and the line, not a traceback of the parser."""
     with pytest.raises(ValueError, match=r"is no YAML in line 1"):
         parse_settings(["data={root: x"])
+
+
+FLOAT = {"weight_binarizer": None, "activation_binarizer": None}
 
 
 @pytest.mark.parametrize(
@@ -254,6 +296,27 @@ def test_what_is_no_yaml_is_one_sentence():
         ({"schedule": "steps", "milestones": [-1]}, r"recipe key milestones names epochs from 1 to 100000, got \[-1\]"),
         ({"epochs": 2, "warmup_epochs": 2.0}, "recipe key warmup_epochs is 2 of 2 epochs: take fewer"),
         ({"released_schedule": True, "schedule": "cosine"}, "recipe key released_schedule is linear"),
+        ({"released_schedule": True, "epochs": 1}, "released_schedule trains the last epoch at rate 0: take 2 epochs"),
+        ({"schedule": "steps", "milestones": [2, 2], "epochs": 9}, "milestones names each epoch once and in order"),
+        ({"schedule": "steps", "milestones": [3, 2], "epochs": 9}, "milestones names each epoch once and in order"),
+        (
+            {"schedule": "steps", "milestones": [2, 9], "epochs": 9},
+            r"\[2, 9\], of which a training of 9 epochs does not",
+        ),
+        (
+            {"classifier_milestones": [7777]},
+            r"classifier_milestones is \[7777\], of which .*: leave out those from 1 on",
+        ),
+        ({"network": "softmax_regression"}, "key weight_binarizer is 'mlp', which means nothing to softmax_regression"),
+        (
+            {"network": "softmax_regression", "weight_binarizer": None},
+            "key activation_binarizer is 'approx_sign', which means nothing to softmax_regression: say null",
+        ),
+        (
+            FLOAT | {"network": "mean_pose", "teacher": "twin", "distillation": 0.5},
+            "recipe key teacher is 'twin', which means nothing to mean_pose: say ''",
+        ),
+        (FLOAT | {"network": "mean_pose", "init_from": "x.pt"}, "recipe key init_from is 'x.pt', which means nothing"),
         ({"rule": "sum", "weight_binarizer": "ste"}, "recipe key rule is of the learnt binarizer"),
         ({"hidden": 8, "weight_binarizer": "linear"}, "recipe key hidden is of the learnt binarizer 'mlp'"),
         ({"gates": 2.0, "weight_binarizer": "mlp"}, "recipe key gates is of the learnt binarizer 'linear'"),

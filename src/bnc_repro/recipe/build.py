@@ -15,6 +15,11 @@ class _CoreLoader(yaml.SafeLoader):
     """YAML 1.2's core schema, which DVC reads params.yaml by: 1e-05 is a number, 010 is ten, `no` is text."""
 
     yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_constructors: ClassVar[dict] = {
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if (tag or "").rpartition(":")[2] not in ("timestamp", "set", "omap", "binary", "pairs")  # of YAML 1.1 alone
+    }
 
 
 for _tag, _pattern, _first in (
@@ -31,14 +36,22 @@ for _tag, _pattern, _first in (
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
+MOST_BITS = 4096  # of a whole number; Python writes none that is much longer
+
+
 def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    value = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if value.bit_length() > MOST_BITS:
+        raise ValueError(f"it has more than {MOST_BITS} bits")
+    return value
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
     """A mapping; a key that stands twice is a mistake, as one of its values would be lost."""
-    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+    if not isinstance(node, yaml.MappingNode):
+        raise yaml.constructor.ConstructorError(None, None, "what should be a mapping is none", node.start_mark)
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
     doubles = [key for key in keys if keys.count(key) > 1]
     if doubles:
         raise yaml.constructor.ConstructorError(None, None, f"the key {doubles[0]} stands twice", node.start_mark)
@@ -61,6 +74,10 @@ def read_yaml(text: str) -> Any:
     except ValueError as error:
         # Of a number that Python does not read, such as one of 5,000 digits.
         raise ValueError(f"{text.splitlines()[0][:60]!r} ... holds a number that cannot be read: {error}") from error
+    except (KeyError, AttributeError, IndexError, TypeError) as error:
+        # Of a tag such as !!bool before a value that is none.
+        first = (text.splitlines() or [""])[0][:60]
+        raise ValueError(f"{first!r} ... is no YAML: a tag (!!name) does not fit its value; leave it out") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
@@ -113,7 +130,10 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         raise ValueError(f"recipe key {key} must be {wanted}, got {value!r}")
     kinds = get_args(hint) or (hint,)
     if float in kinds and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError(f"recipe key {key} is a number of {len(str(value))} digits; take a smaller one") from error
     if type(value) in kinds:
         return value
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}

@@ -19,6 +19,10 @@ MOST_WORKERS, MOST_EPOCHS, MOST_IMAGES, MOST_SEED = 256, 100_000, 1_000_000, 2**
 MOST_GATES = 100
 MOST_RATE = 1e38  # of learning, of decay; float32 holds no more
 LEARNT = ("linear", "mlp")
+FLOORS = {
+    "softmax_regression": ("weight_binarizer", "activation_binarizer")
+}  # networks -> keys that mean nothing there
+FLOORS["mean_pose"] = (*FLOORS["softmax_regression"], "teacher", "init_from")
 # what data.root must be, and how to get it
 EXPECTED = {
     "fashion_mnist": "the folder that holds FashionMNIST/raw/ with its four idx files; `dvc pull data.dvc` brings it",
@@ -41,9 +45,9 @@ def at_least(least: float, default: float, most: float = math.inf) -> Any:
     return field(default=default, metadata={"least": least} | ({"most": most} if most < math.inf else {}))
 
 
-def above_zero(default: float, most: float) -> Any:
-    """A number above 0 and up to `most`; more would be a slip of the keyboard."""
-    return field(default=default, metadata={"above": 0, "most": most})
+def above_zero(default: float, most: float, above: float = 0) -> Any:
+    """A number above 0, or above another bound, and up to `most`; more would be a slip of the keyboard."""
+    return field(default=default, metadata={"above": above, "most": most})
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Data:
     @property
     def folder(self) -> Path:
         """`root` with variables such as $BNC_DATA filled in; a relative one starts at the clone."""
-        path = Path(os.path.expandvars(self.root)).expanduser()
+        path = Path(os.path.expanduser(os.path.expandvars(self.root)))  # which leaves an unknown ~name as it stands
         return path if path.is_absolute() else project_root() / path
 
 
@@ -73,7 +77,7 @@ class Data:
 class Pose:
     """What only keypoint training knows; heatmaps are a quarter of the image in each direction."""
 
-    sigma_px: float = above_zero(2.0, MOST_PX)  # of a target, in heatmap pixels
+    sigma_px: float = above_zero(2.0, MOST_PX, 0.01)  # of a target, in heatmap pixels
     loss: str = one_of("squares", "cross_entropy")
     decode: str = one_of("dark", "dark_edge", "quarter", "argmax", default="dark")
     flip_test: bool = True
@@ -182,6 +186,13 @@ def check(recipe: Recipe) -> None:
             f"recipe keys width and blocks make {recipe.width * 2 ** (len(recipe.blocks) - 1)} channels in the last "
             f"stage: at most {MOST_CHANNELS}"
         )
+    # Before the keys of the learnt binarizer, which these networks have not either.
+    for key in FLOORS.get(recipe.network, ()):
+        if getattr(recipe, key):
+            nothing = "null" if key.endswith("binarizer") else "''"
+            raise ValueError(
+                f"recipe key {key} is {getattr(recipe, key)!r}, which means nothing to {recipe.network}: say {nothing}"
+            )
     _check_classifier(recipe)
     _check_schedule(recipe)
     _check_experiment(recipe)
@@ -236,10 +247,21 @@ def _check_schedule(recipe: Recipe) -> None:
             raise ValueError(f"recipe key {key} names epochs from 1 to {MOST_EPOCHS}, got {list(getattr(recipe, key))}")
     if bool(recipe.milestones) != (recipe.schedule == "steps"):
         raise ValueError("recipe keys milestones and schedule: steps belong together: give both, or neither")
+    for key in ("milestones", "classifier_milestones"):
+        epochs = list(getattr(recipe, key))
+        if sorted(set(epochs)) != epochs:
+            raise ValueError(f"recipe key {key} names each epoch once and in order, got {epochs}")
+        if recipe.epochs and epochs and epochs[-1] >= recipe.epochs:
+            raise ValueError(
+                f"recipe key {key} is {epochs}, of which a training of {recipe.epochs} epochs does not reach "
+                f"{epochs[-1]}: leave out those from {recipe.epochs} on, or take more epochs"
+            )
     if recipe.epochs and recipe.warmup_epochs >= recipe.epochs:
         raise ValueError(f"recipe key warmup_epochs is {recipe.warmup_epochs:g} of {recipe.epochs} epochs: take fewer")
     if recipe.released_schedule and (recipe.schedule != "linear" or recipe.warmup_epochs):
         raise ValueError("recipe key released_schedule is linear and without a warm-up: leave schedule and warmup out")
+    if recipe.released_schedule and recipe.epochs == 1:
+        raise ValueError("recipe key released_schedule trains the last epoch at rate 0: take 2 epochs at least")
 
 
 def _check_data(data: Data) -> None:
