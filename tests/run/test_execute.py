@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from bnc_repro.images.networks import CLASSIFIERS
 from bnc_repro.images.sets import load
 from bnc_repro.images.task import accuracy, build
-from bnc_repro.recipe.build import float_twin, with_float_weights
+from bnc_repro.recipe.build import as_dict, float_twin, with_float_weights
 from bnc_repro.recipe.expansion import Requested
 from bnc_repro.run import execute, released
 from bnc_repro.run.execute import _start_from, run
@@ -334,3 +334,21 @@ def test_a_misfit_is_said_by_its_first_difference(recipe, tmp_path):
     checkpoint.save(tmp_path, {key: value for key, value in state.items() if key not in ("format", "checksum")})
     with pytest.raises(ValueError, match=r"checkpoint\.pt has a recipe that is none today: recipe key epochs must be"):
         load_network(tmp_path / checkpoint.NAMES[0], CPU)
+
+
+def test_a_checkpoint_of_odd_values_is_one_sentence(recipe, tmp_path):
+    """A value that holds itself, tensors without values of their own, a label twice, a folder."""
+    state = {"recipe": as_dict(recipe()), "labels": ["a", "b"], "network": {"x": torch.zeros(1)}}
+    whole = state | {"format": checkpoint.FORMAT, "checksum": checkpoint.checksum(state)}
+    holds_itself = {}
+    holds_itself["x"] = holds_itself
+    odd = [holds_itself, *(torch.zeros(1).expand(2**42), torch.eye(2).to_sparse(), torch.zeros(2, device="meta"))]
+    for value in odd:
+        torch.save(whole | {"more": value}, tmp_path / "odd.pt")
+        with pytest.raises(ValueError, match=r"odd\.pt (is damaged|cannot be read as a checkpoint)"):
+            checkpoint.load(tmp_path / "odd.pt")
+    checkpoint.save(tmp_path, state | {"labels": ["x", "x"]})
+    with pytest.raises(ValueError, match="has a label twice"):
+        checkpoint.load(tmp_path / checkpoint.NAMES[0])
+    with pytest.raises(ValueError, match=r"there is no checkpoint .*; name a file such as runs/"):
+        checkpoint.load(tmp_path)

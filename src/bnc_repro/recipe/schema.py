@@ -19,10 +19,11 @@ MOST_WORKERS, MOST_EPOCHS, MOST_IMAGES, MOST_SEED = 256, 100_000, 1_000_000, 2**
 MOST_GATES = 100
 MOST_RATE = 1e38  # of learning, of decay; float32 holds no more
 LEARNT = ("linear", "mlp")
-FLOORS = {
-    "softmax_regression": ("weight_binarizer", "activation_binarizer")
-}  # networks -> keys that mean nothing there
-FLOORS["mean_pose"] = (*FLOORS["softmax_regression"], "teacher", "init_from")
+# networks without layers -> keys that mean nothing to them
+FLOORS: dict[str, tuple[str, ...]] = {
+    "softmax_regression": ("weight_binarizer", "activation_binarizer"),
+    "mean_pose": ("weight_binarizer", "activation_binarizer", "teacher", "init_from"),
+}
 # what data.root must be, and how to get it
 EXPECTED = {
     "fashion_mnist": "the folder that holds FashionMNIST/raw/ with its four idx files; `dvc pull data.dvc` brings it",

@@ -71,9 +71,9 @@ def load_weights(network: nn.Module, weights: dict, misfit: str) -> None:
 
 def _shape(value: object) -> str:
     """The shape of a tensor in words, "" of what is none."""
-    if isinstance(value, nn.parameter.UninitializedTensorMixin):
-        return "of any shape"
-    return f"of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else ""
+    if not isinstance(value, torch.Tensor):
+        return ""
+    return "of any shape" if nn.parameter.is_lazy(value) else f"of shape {list(value.shape)}"
 
 
 def other_labels(path: str | Path, labels: list[str], wanted: Sequence[str], of: str) -> str:

@@ -88,12 +88,22 @@ def checksum(state: dict) -> str:
     return digest.hexdigest()
 
 
+def _check_dense(value: object) -> None:
+    """Raises ValueError for a tensor in a state that is more than the values stored for it, or has none here."""
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_meta or value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"a tensor of shape {tuple(value.shape)} is not stored value by value")
+    elif isinstance(value, (dict, list, tuple)):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_dense(part)
+
+
 def load(path: str | Path, translated: Callable[[dict], dict | None] = lambda state: None) -> dict:
     """The state in the file `path`. Raises ValueError if it is missing, damaged or not one of this project's, nor one
     that `translated` can make into one (it returns None for what it does not know)."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}; a row's `checkpoint` key names one that exists")
+        raise ValueError(f"there is no checkpoint {path}; name a file such as runs/PROFILE/EXPERIMENT/NAME/{NAMES[0]}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -106,11 +116,21 @@ def load(path: str | Path, translated: Callable[[dict], dict | None] = lambda st
         if converted is None:
             raise ValueError(f"{path} was not written by this project (no format {FORMAT!r}); name one that was")
         return converted
-    if state["format"] == FORMAT and state.get("checksum") != checksum(state):
+    try:
+        _check_dense(state)
+        whole = state["format"] == OLDER or checksum(state) == state.get("checksum")
+    except (RuntimeError, TypeError, ValueError, MemoryError, RecursionError) as error:
+        # RuntimeError is also what torch says of tensors that have no values of their own.
+        raise ValueError(
+            f"{path} is damaged: its values are no checkpoint's. Delete it, or name another one."
+        ) from error
+    if not whole:
         raise ValueError(f"{path} is damaged: its values do not give its checksum. Delete it, or name another one.")
     for part, kind in PARTS.items():
         if not isinstance(state.get(part), kind) or not all(isinstance(name, str) for name in state[part]):
             raise ValueError(f"{path} lacks its {part}: it is no whole checkpoint. Delete it, or name another one.")
+    if len(set(state["labels"])) < len(state["labels"]):
+        raise ValueError(f"{path} has a label twice: it is no whole checkpoint. Delete it, or name another one.")
     return state
 
 
