@@ -210,3 +210,52 @@ def test_splits_of_people_must_agree(drawn, tmp_path):
     assert "the categories of train2017 and val2017" in finding
     (finding,) = found(lambda document: document["annotations"][0].update(category_id=99))
     assert "is of category 99, which the file does not list" in finding
+
+
+def test_a_link_that_leads_back_is_a_finding(classes):
+    """Two links to their own folder, and two folders that hold each other, end; each picture is looked at."""
+    cat, dog = classes / "train" / "cat", classes / "train" / "dog"
+    for name in ("one", "two"):
+        (cat / name).symlink_to(".")
+    only(check_images(classes)[:1], str(cat), "links to a folder that it lies in: remove the link")
+    assert len(check_images(classes)) == 2
+    for name in ("one", "two"):
+        (cat / name).unlink()
+    (cat / "other").symlink_to(dog)
+    (dog / "other").symlink_to(cat)
+    readable = []
+    assert all("links to a folder that it lies in" in finding for finding in check_images(classes, readable=readable))
+    assert set(readable) >= set(cat.glob("*.jpg")) | set(dog.glob("*.jpg"))
+
+
+def test_pictures_of_both_splits_are_a_finding_unless_they_are_few(classes):
+    """Byte for byte, whatever their names; a share that published sets have is a note."""
+    shutil.copy(classes / "train" / "cat" / "0.jpg", classes / "val" / "dog" / "1.jpg")
+    only(
+        check_images(classes), "1 of 4 validation pictures are training pictures too", "val/dog/1.jpg, which is", "out"
+    )
+    for i in range(100):
+        Image.effect_noise((8, 8), 90).save(classes / "val" / "dog" / f"more{i}.png")
+    notes = []
+    assert check_images(classes, notes) == []
+    assert "1 of 104 validation pictures" in notes[0]
+
+
+def test_one_class_is_a_finding(classes):
+    for split in ("train", "val"):
+        shutil.rmtree(classes / split / "dog")
+    only(check_images(classes), "has one class alone", "add another one to both splits")
+
+
+def test_a_users_own_manifest_is_not_replaced(classes):
+    """A file of that name which does not begin as ours stays; ours is written anew."""
+    (classes / manifest.NAME).write_text("my,own\n1,2\n")
+    options = parser().parse_args(["data", "check", str(classes)])
+    with pytest.raises(
+        ValueError, match=r"manifest\.csv is there and does not begin with path,bytes,sha256, .* move it"
+    ):
+        options.function(options)
+    assert (classes / manifest.NAME).read_text() == "my,own\n1,2\n"
+    (classes / manifest.NAME).write_text("path,bytes,sha256\ndamaged\n")
+    options.function(options)
+    assert "train/cat/0.jpg" in manifest.read(classes)

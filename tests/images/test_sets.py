@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +17,12 @@ from bnc_repro.images.check import check_images
 from bnc_repro.images.manifest import write
 from bnc_repro.images.pictures import normalise, read
 from bnc_repro.images.sets import EIGENVALUES, EIGENVECTORS, evenly, load, picture
+from bnc_repro.images.task import build
+from bnc_repro.recipe.build import make_recipe
 from bnc_repro.recipe.schema import Data
 from bnc_repro.run.identity import data_fingerprint
 from bnc_repro.training import memory
+from tiny import TINY
 
 SIZES = {"train": 40, "t10k": 20}
 
@@ -440,3 +444,71 @@ def test_the_unpickled_form_of_older_releases_is_not_read(fashion):
     for name in ("training.pt", "test.pt"):
         torch.save((torch.zeros(3, 28, 28), torch.zeros(3)), place / name)
     assert len(load(Data(root=str(fashion)), train=True)) == SIZES["train"]
+
+
+@pytest.mark.parametrize("size", [(64, 128), (128, 64), (48, 48)])
+@pytest.mark.parametrize("stored", [(100, 100), (60, 200), (200, 60)])
+def test_a_judged_picture_of_class_folders_is_full(tmp_path, size, stored):
+    """White pictures stay white to the edge, whichever side of data.image_size is the longer one."""
+    Image.new("RGB", stored, (255, 255, 255)).save(tmp_path / "white.png")
+    seen = picture(tmp_path / "white.png", Data(kind="imagefolder", image_size=size))
+    assert seen.shape == (3, *size)
+    assert bool((seen == 255).all())
+
+
+def test_a_picture_too_thin_to_be_resized_is_refused(tmp_path):
+    """Where it is resized by its shorter side; in memory it takes the size of the set."""
+    Image.new("L", (300_000, 1)).save(tmp_path / "thin.png")
+    with pytest.raises(ValueError, match=r"thin\.png has 300000 x 1 px, too thin to be resized .*: crop it"):
+        picture(tmp_path / "thin.png", Data(kind="imagefolder", image_size=(32, 32)))
+    assert picture(tmp_path / "thin.png", Data(kind="cifar10", image_size=(32, 32))).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
+def test_dark_pictures_of_16_bits_are_seen_dark(tmp_path, name):
+    """By the upper byte, whether or not another pixel is bright."""
+    dark = np.full((8, 8), 200, np.uint16)
+    dark[0, 0] = 255
+    for brightest in (255, 256, 65535):
+        dark[0, 0] = brightest
+        if name.endswith("pgm"):
+            (tmp_path / name).write_bytes(b"P5 8 8 65535\n" + dark.astype(">u2").tobytes())
+        else:
+            Image.fromarray(dark).save(tmp_path / name)
+        seen = np.asarray(read(tmp_path / name))[..., 0]
+        assert np.array_equal(seen, dark >> 8)
+
+
+def test_no_decoder_ends_a_run_with_words_of_its_own(tmp_path, monkeypatch):
+    """Formats of no data set are not decoded, and whatever a decoder raises is a damaged picture."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "bad.jpg", "DDS")
+    with pytest.raises(ValueError, match="is not a picture that Pillow can read"):
+        read(tmp_path / "bad.jpg")
+    Image.new("RGB", (16, 16)).save(tmp_path / "fine.png")
+
+    def broken(*_):
+        raise RuntimeError("Failed to decode image")
+
+    monkeypatch.setattr(Image.Image, "convert", broken)
+    with pytest.raises(ValueError, match=r"fine\.png is damaged or cut off \(Failed to decode image\): copy it again"):
+        read(tmp_path / "fine.png")
+
+
+def test_a_set_with_nothing_to_judge_or_to_tell_apart_is_refused(fashion, folders, caplog):
+    """No image held out, one class, numbers with a sign; and a class without a picture is said."""
+    with pytest.raises(
+        ValueError, match=r"data\.validation is 0\.001, which holds out none of 40 training images: take"
+    ):
+        load(Data(root=str(fashion), validation=0.001), train=False)
+    made = make_recipe(**TINY, data={"root": str(fashion), "train_limit": 4})
+    build(made, torch.device("cpu"))
+    assert "6 of 10 classes have no training picture" in caplog.text
+    labels = fashion / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:2] + b"\x09" + labels.read_bytes()[3:])
+    with pytest.raises(ValueError, match="what is there is incomplete or damaged"):
+        load(Data(root=str(fashion)), train=False)
+    for part in ("train", "val"):
+        shutil.rmtree(folders / part / "dog")
+    one = {"root": str(folders), "kind": "imagefolder", "image_size": [24, 24]}
+    with pytest.raises(ValueError, match="has one class alone, which every network knows: add another one"):
+        build(make_recipe(**TINY, data=one), torch.device("cpu"))

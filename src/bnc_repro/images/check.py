@@ -8,6 +8,7 @@ A finding is something that would stop, spoil or silently shrink a data set. Pic
 by their EXIF tag are read correctly, so they are notes, not findings.
 """
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +17,11 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from .pictures import read
+from .pictures import formats, read
 
 SPLITS = ("train", "val")
 EXIF_ORIENTATION = 0x0112
+FEW_SHARED = 0.01  # share of the validation pictures that may be training pictures without being a finding
 DECODED_AT_ONCE = 4  # pictures, each of up to `pictures.MOST_PIXELS`
 IMAGENET_CLASSES, IMAGENET = 1000, {"train": 1_281_167, "val": 50_000}  # ILSVRC 2012
 
@@ -58,7 +60,7 @@ def check_images(folder, notes=None, readable=None):
             findings.append(f"{folder / split} has no class folders: make one per class, with its pictures")
         for name in sorted(classes[split]):
             before = len(suspects)
-            for path in shown(_files(folder / split / name)):
+            for path in shown(_files(folder / split / name, findings)):
                 if not _is_text(path):
                     findings.append(f"{path!a} has a name that is no UTF-8 text: rename it, a manifest cannot hold it")
                 elif path.name.lower().endswith(IMG_EXTENSIONS):  # as torchvision looks at it
@@ -78,6 +80,8 @@ def check_images(folder, notes=None, readable=None):
                 f"class {name} is in {folder / here} but not in {folder / there}: "
                 "the splits need the same classes, add it or remove it"
             )
+    if all(len(names) == 1 for names in classes.values()):
+        findings.append(f"{folder} has one class alone, which every network knows: add another one to both splits")
     counts = {split: sum(path.is_relative_to(folder / split) for path in suspects) for split in SPLITS}
     if len(classes["train"]) == IMAGENET_CLASSES and counts != IMAGENET:
         notes.append(
@@ -85,13 +89,48 @@ def check_images(folder, notes=None, readable=None):
             f"{counts['val']:,} validation pictures instead of {IMAGENET['train']:,} and {IMAGENET['val']:,}"
         )
     faults = [fault for fault, _ in look_at_pictures(suspects, notes)]
-    readable += [path for path, fault in zip(suspects, faults) if not fault]
+    fine = [path for path, fault in zip(suspects, faults) if not fault]
+    readable += fine
+    judged = [path for path in fine if path.is_relative_to(folder / "val")]
+    shared = _in_both([path for path in fine if path.is_relative_to(folder / "train")], judged)
+    if shared:
+        (first, second), few = shared[0], len(shared) <= FEW_SHARED * len(judged)
+        sentence = (
+            f"{len(shared)} of {len(judged)} validation pictures are training pictures too, such as {second}, which is "
+            f"{first}"
+        )
+        # The published sets have a few, and numbers on them are compared with those of others.
+        (notes if few else findings).append(sentence if few else f"{sentence}: take them out of one of the two")
     return findings + [fault for fault in faults if fault]
 
 
-def _files(folder):
-    """Every file below a folder, through links to folders too, as torchvision reads them."""
-    return [Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names]
+def _in_both(training, judged):
+    """(training, judged) for each judged picture that is a training picture byte for byte."""
+    sizes = [{path.stat().st_size for path in paths} for paths in (training, judged)]
+    both = sizes[0] & sizes[1]  # only these are read again
+
+    def digests(paths):
+        paths = [path for path in paths if path.stat().st_size in both]
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(paths, pool.map(lambda path: hashlib.sha256(path.read_bytes()).digest(), paths)))
+
+    known = {digest: path for path, digest in digests(training).items()}
+    return [(known[digest], path) for path, digest in digests(judged).items() if digest in known]
+
+
+def _files(folder, findings):
+    """Every file below a folder, through links to folders too, as torchvision reads them; a link that leads back to
+    where it lies is not entered, but a finding."""
+    files = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        files += [here / name for name in names]
+        above = {path.resolve() for path in (here, *here.parents)}
+        for link in [here / name for name in folders if (here / name).is_symlink()]:
+            if link.resolve() in above:
+                folders.remove(link.name)
+                findings.append(f"{link} links to a folder that it lies in: remove the link")
+    return files
 
 
 def _is_text(path):
@@ -121,7 +160,7 @@ def _open(path):
         size = read(path).size
     except ValueError as error:
         return str(error), None, None
-    with Image.open(path) as opened:
+    with Image.open(path, formats=formats()) as opened:
         if opened.mode not in ("RGB", "L"):
             return None, size, f"{path} is stored as {opened.mode} and read as RGB"
         if opened.getexif().get(EXIF_ORIENTATION, 1) != 1:

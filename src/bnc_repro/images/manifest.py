@@ -22,12 +22,18 @@ FEW = 20_000  # pictures that a run without a manifest reads whole before it sta
 
 
 def write(root: Path, files: Iterable[Path]) -> Path:
-    """Write root/manifest.csv for `files`, which lie below root. Raises ValueError where it cannot be written."""
+    """Write root/manifest.csv for `files`, which lie below root. Raises ValueError where it cannot be written, and for
+    a file of that name that is no manifest."""
 
     def line(path: Path) -> tuple[str, int, str]:
         return path.relative_to(root).as_posix(), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
 
     target = root / NAME
+    if target.exists() and not _is_ours(target):
+        raise ValueError(
+            f"{target} is there and does not begin with {','.join(COLUMNS)}, so it is no manifest of pictures: move it "
+            "away, and run `data check` again"
+        )
     with (
         atomic(target) as temporary,
         ThreadPoolExecutor() as pool,
@@ -37,6 +43,15 @@ def write(root: Path, files: Iterable[Path]) -> Path:
         rows.writerow(COLUMNS)
         rows.writerows(pool.map(line, sorted(files)))
     return target
+
+
+def _is_ours(target: Path) -> bool:
+    """Whether the first line is a manifest's."""
+    first = f"{','.join(COLUMNS)}\n".encode()
+    if not target.is_file():
+        return False
+    with target.open("rb") as file:
+        return file.read(len(first)) == first
 
 
 def read(root: Path) -> dict[str, int] | None:
@@ -49,7 +64,7 @@ def read(root: Path) -> dict[str, int] | None:
 def _lines(root: Path) -> list[tuple[str, int, str]]:
     """Path, size in bytes and sha256 of each file. Raises ValueError for a manifest of another form."""
     target = root / NAME
-    remedy = "remove it, and write it again by `python -m bnc_repro data check`"
+    remedy = "move it away, and write it anew by `python -m bnc_repro data check`"
     lines = strict_csv.read(target, COLUMNS, remedy)
     for number, (path, size, _) in enumerate(lines, 2):
         if not size.isascii() or not size.isdecimal() or len(size) > 18:

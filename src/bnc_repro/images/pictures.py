@@ -1,7 +1,6 @@
 """Picture files, read; and pixels as a network sees them."""
 
 import os
-import struct
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,9 +9,16 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-
+# Pillow's other decoders are for formats of no data set; EPS is recognised, to say that it is not drawn.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF", "EPS")
 MOST_PIXELS = 2**26  # of a picture, 256 MiB in memory: a small file may claim any size
+
+
+@lru_cache
+def formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
@@ -32,10 +38,10 @@ def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
     if path.stat().st_size == 0:
         raise ValueError(f"picture {path} is empty (0 bytes): copy it again")
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=formats()) as opened:
             _check_before_decoding(opened, path)
             picture = ImageOps.exif_transpose(opened) if exif_rotation else opened
-            return _eight_bits(picture, path).convert("RGB")
+            return _eight_bits(picture, path, opened.format).convert("RGB")
     except UnidentifiedImageError:
         raise ValueError(
             f"{path} is not a picture that Pillow can read: copy it again, convert it to JPEG or PNG, or remove it"
@@ -46,7 +52,7 @@ def read(path: str | os.PathLike, exif_rotation: bool = False) -> Image.Image:
         raise
     except Image.DecompressionBombError:
         raise ValueError(f"picture {path} has more than {MOST_PIXELS:,} px: make it smaller") from None
-    except _DECODER_ERRORS as error:
+    except Exception as error:  # a decoder raises anything
         raise ValueError(f"picture {path} is damaged or cut off ({error}): copy it again") from None
 
 
@@ -64,7 +70,7 @@ def _check_before_decoding(opened: Image.Image, path: Path) -> None:
         )
 
 
-def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
+def _eight_bits(picture: Image.Image, path: Path, form: str | None) -> Image.Image:
     """A picture of 16 bits in the 8 that networks see, by its upper byte; others as they are. Raises ValueError for
     floating point numbers, whose black and white nobody knows, and for more than 16 bits."""
     if not picture.mode.startswith(("I", "F")):
@@ -72,7 +78,9 @@ def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
     values = np.asarray(picture)
     if picture.mode.startswith("F") or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         raise _Refused(f"picture {path} holds {picture.mode} numbers beyond 16 bits: convert it to 8 or 16 bits")
-    return Image.fromarray((values >> 8 if values.max(initial=0) > 255 else values).astype(np.uint8))
+    # "I" is also what Pillow makes of 32 bits, which say nothing of how deep the picture is; PNG and PPM have 16 there.
+    deep = picture.mode.startswith("I;16") or form in ("PNG", "PPM") or values.max(initial=0) > 255
+    return Image.fromarray((values >> 8 if deep else values).astype(np.uint8))
 
 
 # channel means and deviations of ImageNet's pixels, 0..255, and those of each kind of data

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -27,6 +28,7 @@ from .pictures import STATISTICS, read
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 SHIFT_PX = 2
+MOST_RESIZED = 2**28  # pixels of a picture once its shorter side is resized
 
 
 def load(data: Data, train: bool) -> "ImageArrays | ImageFolders":
@@ -44,7 +46,7 @@ def load(data: Data, train: bool) -> "ImageArrays | ImageFolders":
     source_class = {"fashion_mnist": FashionMNIST, "cifar10": datasets.CIFAR10}[data.kind]
     try:
         source = source_class(root, train=train or data.validation > 0)
-    except (RuntimeError, OSError, ValueError, AssertionError, KeyError) as error:
+    except (RuntimeError, OSError, ValueError, AssertionError, KeyError, TypeError) as error:
         raise ValueError(f"{complaint}; what is there is incomplete or damaged ({error})") from error
     images, labels = torch.as_tensor(source.data), torch.as_tensor(source.targets)
     images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
@@ -77,12 +79,28 @@ class FashionMNIST(datasets.FashionMNIST):
         return False
 
 
+def _shorter_px(data: Data) -> int:
+    """The shorter side of a picture of class folders before its centre is cut out: the centre is full of picture."""
+    return round(max(data.image_size) * 256 / 224)
+
+
+def _check_thin(opened: Image.Image, file: str | Path, data: Data) -> None:
+    """Raises ValueError for a picture so thin that it would fill the memory once its shorter side is resized."""
+    if data.kind == "imagefolder" and not data.in_memory:
+        longer, shorter = max(opened.size), min(opened.size)
+        if longer / shorter * _shorter_px(data) ** 2 > MOST_RESIZED:
+            raise ValueError(
+                f"picture {file} has {opened.width} x {opened.height} px, too thin to be resized to data.image_size: "
+                "crop it, or remove it"
+            )
+
+
 def as_judged(data: Data) -> v2.Transform:
     """What makes an image of the judged set out of a picture: class folders are resized and cropped at the centre,
     images that are held in memory are resized to their size. PIL picture -> uint8 (C, H, W)."""
     size = list(data.image_size)
     if data.kind == "imagefolder" and not data.in_memory:
-        resized = v2.Resize(round(size[0] * 256 / 224), antialias=True)
+        resized = v2.Resize(_shorter_px(data), antialias=True)
         return v2.Compose([v2.PILToTensor(), resized, v2.CenterCrop(size)])
     return v2.Compose([v2.PILToTensor(), v2.Resize(size, antialias=True)])
 
@@ -90,6 +108,7 @@ def as_judged(data: Data) -> v2.Transform:
 def picture(file: str | Path, data: Data) -> Tensor:
     """A picture file as an image of the judged set: uint8 (C, H, W), upright. Raises ValueError if unreadable."""
     image = read(file, exif_rotation=True)
+    _check_thin(image, file, data)
     grey = len(STATISTICS[data.kind][0]) == 1
     return as_judged(data)(image.convert("L") if grey else image)
 
@@ -169,6 +188,11 @@ def chosen(labels: Tensor, data: Data, train: bool) -> Tensor:
     kept = evenly(labels, data.train_limit)
     places = torch.arange(len(kept) + 1) * data.validation
     held_out = places[1:].floor() > places[:-1].floor()
+    if not held_out.any():
+        raise ValueError(
+            f"recipe key data.validation is {data.validation:g}, which holds out none of {len(kept)} training images: "
+            "take a larger share, or a larger data.train_limit"
+        )
     return kept[~held_out if train else held_out]
 
 
@@ -237,8 +261,8 @@ class ImageFolders(Dataset):
         size = list(data.image_size)
         crop = [v2.RandomResizedCrop(size, scale=(0.08, 1), antialias=True), v2.RandomHorizontalFlip()]
         augmented = {"crop": crop, "flip": [v2.Resize(size), v2.RandomHorizontalFlip()]}
-        varied = train and data.augment in augmented
-        self.transform = v2.Compose([v2.PILToTensor(), *augmented[data.augment]]) if varied else as_judged(data)
+        self.data, self.varied = data, train and data.augment in augmented
+        self.transform = v2.Compose([v2.PILToTensor(), *augmented[data.augment]]) if self.varied else as_judged(data)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -260,6 +284,8 @@ class ImageFolders(Dataset):
     def _item(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
         try:
             opened = read(self.files[i], exif_rotation=True)
+            if not self.varied:
+                _check_thin(opened, self.files[i], self.data)
         except ValueError as error:
             self.bad.add(i)
             if len(self.bad) > self.most_bad:

@@ -15,6 +15,7 @@ from ..recipe.schema import Recipe
 from ..training import distributed
 from ..training.loader import loader
 from ..training.memory import evaluation_batch
+from ..training.progress import log
 from ..training.task import Task, build_network, on_device
 from .networks import CLASSIFIERS
 from .pictures import STATISTICS, normalise
@@ -31,6 +32,14 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
         raise ValueError(
             f"{recipe.data.folder} has {train_set.num_classes} training and {test_set.num_classes} test classes, which "
             f"differ in {', '.join(odd[:3])}; `python -m bnc_repro data check {recipe.data.folder}` names them all"
+        )
+    if train_set.num_classes < 2:
+        raise ValueError(f"{recipe.data.folder} has one class alone, which every network knows: add another one")
+    empty = train_set.num_classes - len(train_set.labels.unique())
+    if empty:
+        log.warning(
+            f"{empty} of {train_set.num_classes} classes have no training picture and cannot be learnt (recipe key "
+            f"data.train_limit is {recipe.data.train_limit})"
         )
     for images_set in (train_set, test_set):
         images_set.to(device)
