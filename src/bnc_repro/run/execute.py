@@ -62,10 +62,10 @@ def run(recipe: Recipe, runs: Path | None = None, *, reuse_published: bool = Tru
             return finished
         if recipe.epochs and recipe.network != "mean_pose":  # a guess without a network
             memory.check_training(recipe, task_module(recipe.experiment).make_network, device)
-        teacher, *taught = _teacher(recipe, runs, device)
+        teacher, taught, labels = _teacher(recipe, runs, device)
         task = task_module(recipe.experiment).build(recipe, device, teacher)
         if teacher is not None:
-            _check_teacher(teacher, *taught, recipe, task)
+            _check_teacher(teacher, taught, labels, recipe, task)
         _check_start(_start_from(task.network, recipe, runs), recipe, task)
         log.info(f"{recipe.experiment} {title(recipe)}, seed {recipe.seed}: {from_the_clone(folder)}")
         started, status, curve = time.monotonic(), "finished", []
