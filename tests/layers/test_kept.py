@@ -85,6 +85,15 @@ def layer_of_seed(seed: int) -> BinaryConv2d:
     return BinaryConv2d(4, 6, 3, padding=1, weight_binarizer="mlp")
 
 
+def flattened(conv: BinaryConv2d) -> None:
+    """The weight becomes a view of a buffer, is judged, and the buffer is written."""
+    buffer = conv.weight.detach().flatten().clone()
+    conv.weight.data = buffer.view_as(conv.weight)
+    with torch.no_grad():
+        conv(X)
+    buffer.mul_(-2)
+
+
 def mutated(conv: BinaryConv2d) -> None:
     with torch.no_grad():
         conv.binary_weight().zero_()
@@ -98,6 +107,10 @@ CHANGES = {
     "another parameter": lambda conv: setattr(conv, "weight", layer_of_seed(5).weight),
     "other memory": lambda conv: setattr(conv.weight, "data", layer_of_seed(5).weight.data),
     "a number of .data, then eval": lambda conv: (conv.weight.data.neg_(), conv.eval()),
+    "a number of .data": lambda conv: conv.weight.data.neg_(),
+    "an average's .data.copy_": lambda conv: conv.weight.data.copy_(layer_of_seed(5).weight.data),
+    "NumPy's view": lambda conv: conv.weight.detach().numpy().__imul__(-2),
+    "a flat buffer": flattened,
     "another binarizer": lambda conv: setattr(conv, "weight_binarizer", get("siman")),
     "a fill by _foreach": lambda conv: torch._foreach_mul_([conv.weight.detach()], -2.0),
 }

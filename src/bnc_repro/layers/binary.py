@@ -76,7 +76,7 @@ class _BinaryOperands(nn.Module):
         if value is None:
             with torch.inference_mode(False), torch.no_grad():  # a tensor of inference alone could serve no gradient
                 value = self._computed_weight(self.weight_binarizer)
-            self.kept_weight = KeptWeight(value, sources)
+                self.kept_weight = KeptWeight(value, sources)
         return value
 
     def _computed_weight(self, weight_binarizer: Binarizer) -> Tensor:

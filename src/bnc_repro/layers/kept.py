@@ -1,8 +1,8 @@
 """The binary weight that evaluation keeps: computed once, and anew as soon as anything that decides it has changed.
 
-What decides it is the latent weight, the binarizer's parameters, buffers and settings, and the layer's own. Torch's
-version counters see optimizer steps, `load_state_dict` and every other write in place. A write past them (through
-`.data` or NumPy) is seen from the next `train()` or `eval()` on, which drop what is kept.
+What decides it is the latent weight, the binarizer's parameters, buffers and settings, and the layer's own. Numbers are
+compared with a copy: torch's version counters miss what is written through `.data`, NumPy, a flat buffer that the
+weight is a view of, or by a shard's gathering. To compare costs far less than to binarize.
 """
 
 from dataclasses import dataclass, field
@@ -27,21 +27,26 @@ class Sources:
     states: list = field(init=False)
 
     def __post_init__(self) -> None:
-        self.states = [(t._version, t.data_ptr(), t.dtype, t.device, t.shape, t.stride()) for t in self.tensors]
+        # A version alone proves nothing: it is there to say no without a look at the numbers.
+        self.states = [(t._version, t.dtype, t.device, t.shape, t.stride()) for t in self.tensors]
+
+    def copied(self) -> "Sources":
+        """The same with the numbers of now, in memory of their own, under the states of the originals."""
+        copies = Sources([tensor.detach().clone() for tensor in self.tensors], self.settings)
+        copies.states = self.states
+        return copies
 
     def same_as(self, other: "Sources") -> bool:
-        """Whether both name the same tensors in the same state under the same settings."""
-        tensors = len(self.tensors) == len(other.tensors) and all(a is b for a, b in zip(self.tensors, other.tensors))
-        return tensors and self.states == other.states and self.settings == other.settings
+        """Whether both have the same numbers, laid out alike, under the same settings; NaN equals nothing."""
+        alike = self.states == other.states and self.settings == other.settings
+        return alike and all(torch.equal(a, b) for a, b in zip(self.tensors, other.tensors, strict=True))
 
 
 class KeptWeight:
-    """A binary weight (O, ...) and what it was computed from."""
+    """A binary weight (O, ...) and a copy of what it was computed from."""
 
     def __init__(self, value: Tensor, sources: Sources) -> None:
-        self._value, self._version, self._sources = value, value._version, sources
-        # While these hold the memory, no other tensor can be given the same address.
-        self._memory = [tensor.detach() for tensor in sources.tensors]
+        self._value, self._version, self._sources = value, value._version, sources.copied()
 
     def value_for(self, sources: Sources) -> Tensor | None:
         """The weight, if computing it anew would give the same bits; else None."""
@@ -81,7 +86,7 @@ def _looked_at() -> bool:
 
 
 def _is_followed(tensor: Tensor) -> bool:
-    """Whether every change shows in the tensor's version, and it wants no gradient now."""
+    """Whether the tensor has numbers to compare, which no other process writes, and it wants no gradient now."""
     if tensor.is_meta or tensor.is_inference() or (tensor.device.type == "cpu" and tensor.is_shared()):
         return False
     return not (torch.is_grad_enabled() and tensor.requires_grad)
