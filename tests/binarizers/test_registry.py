@@ -18,7 +18,7 @@ def test_gradients_of_gradients_are_refused():
     for binarizer in (get("ste"), get("mlp"), get("mlp", tabulated=False), get("dsq")):
         x = torch.tensor([0.3, -0.2], requires_grad=True)
         (first,) = torch.autograd.grad((binarizer(x) * x).sum(), x, create_graph=True)
-        with pytest.raises(RuntimeError, match="once_differentiable"):
+        with pytest.raises(RuntimeError, match="a binarizer has no second derivative"):
             first.sum().backward()
 
 
@@ -41,6 +41,18 @@ def test_integer_input_is_refused(name):
     """A tensor of integers stops with its type and the remedy."""
     with pytest.raises(ValueError, match=r"got a tensor of torch.int64; convert it with .float\(\)"):
         get(name)(torch.tensor([1, -1]))
+
+
+@pytest.mark.parametrize("name", ["ste", "mlp", "dsq"])
+def test_sparse_and_eight_bit_inputs_are_refused(name):
+    """One sentence with the remedy, whatever the layout."""
+    for sparse in (torch.eye(2).to_sparse(), torch.eye(2).to_sparse_csr()):
+        with pytest.raises(
+            ValueError, match=r"dense tensors, got one of torch.sparse_\w+; convert it with .to_dense\(\)"
+        ):
+            get(name)(sparse)
+    with pytest.raises(ValueError, match=r"got a tensor of torch.float8_e4m3fn; convert it with .float\(\)"):
+        get(name)(torch.ones(2).to(torch.float8_e4m3fn))
 
 
 def test_all_zero_and_single_inputs_are_binarized():

@@ -3,11 +3,14 @@
 Source: the straight-through estimator, Bengio, Leonard, Courville 2013 (1308.3432), with any factor in its place.
 """
 
+import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from .sign import sign
 
@@ -20,24 +23,72 @@ class Facts:
     source: str
 
 
-class _RuledSign(torch.autograd.Function):
-    """hard(x) forward, rule(g, x) backward; x is the one tensor kept."""
+class _Refused(torch.autograd.Function):
+    """A gradient (any shape), which differentiates no further: `causes` are the tensors that it was computed from."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, hard, rule) -> Tensor:
+    def forward(gradient: Tensor, *causes: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError(
+            "a binarizer has no second derivative: its gradient is a rule of its own, so gradients of gradients "
+            "(hessian, hvp, MAML's second order) are refused; take first derivatives alone, or keep the layers float"
+        )
+
+    jvp = backward
+
+
+def once(backward: Callable) -> Callable:
+    """A Function's backward, from one that takes (ctx, saved tensors, *gradients): what it returns is computed without
+    a graph, and whoever differentiates it gets a RuntimeError of one sentence, never a zero."""
+
+    @functools.wraps(backward)
+    def refusing(ctx, *gradients: Tensor):
+        saved = ctx.saved_tensors
+        with torch.no_grad():
+            found = backward(ctx, saved, *gradients)
+        if torch.compiler.is_compiling() or not (torch.is_grad_enabled() or pushed()):
+            return found
+        causes = [tensor for tensor in (*gradients, *saved) if isinstance(tensor, Tensor)]
+        if isinstance(found, Tensor):
+            return _Refused.apply(found, *causes)
+        return tuple(_Refused.apply(part, *causes) if isinstance(part, Tensor) else part for part in found)
+
+    return refusing
+
+
+class _RuledSign(torch.autograd.Function):
+    """hard(x) forward, rule(g, x) backward, tangent(t, x) in forward mode; x is the one tensor kept."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, hard, rule, tangent) -> Tensor:
         return hard(x)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        x, _, ctx.rule = inputs
+        x, _, ctx.rule, ctx.tangent = inputs
         ctx.save_for_backward(x)
+        if pushed():  # elsewhere it would hold memory that checkpoints and offloading want to free
+            ctx.save_for_forward(x)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
-        return ctx.rule(grad, *ctx.saved_tensors), None, None
+    @once
+    def backward(ctx, saved, grad: Tensor):
+        return ctx.rule(grad, *saved), None, None, None
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor, *_):
+        return ctx.tangent(tangent, *ctx.saved_tensors)
 
 
 class Binarizer(nn.Module):
@@ -63,20 +114,26 @@ class Binarizer(nn.Module):
         """dL/dx from g = dL/dy, both of the shape of x."""
         return self.derivative(x) * grad
 
+    def tangent(self, tangent: Tensor, x: Tensor) -> Tensor:
+        """dy from dx in forward mode, both of the shape of x."""
+        return self.derivative(x) * tangent
+
     def hard(self, x: Tensor) -> Tensor:
         """The forward value."""
         return sign(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _RuledSign.apply(real(x), self.hard, self.rule) if self.takes_gradient() else self.hard(real(x))
+        if self.takes_gradient():
+            return _RuledSign.apply(real(x), self.hard, self.rule, self.tangent)
+        return self.hard(real(x))
 
     def takes_gradient(self) -> bool:
-        """Whether a backward pass may come: not in no_grad, nor where a network in evaluation is exported or traced, as
+        """Whether a derivative may be asked for: not in no_grad, except of forward mode, nor where a network in evaluation is exported or traced, as
         what is kept then holds the forward value alone."""
         exporting = (
             torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (it is documented)
         )
-        return torch.is_grad_enabled() and (self.training or not exporting)
+        return (torch.is_grad_enabled() or pushed()) and (self.training or not exporting)
 
     def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors) -> None:
         """A float twin's checkpoint has no classifier: its parameters then keep their start, which is said."""
@@ -89,10 +146,24 @@ class Binarizer(nn.Module):
 
 
 def real(x: Tensor) -> Tensor:
-    """x itself. Raises ValueError for integers and complex numbers."""
-    if not x.is_floating_point():
+    """x itself. Raises ValueError for integers, complex numbers, eight-bit floats and sparse tensors."""
+    if not x.is_floating_point() or x.element_size() < 2:
         raise ValueError(f"a binarizer takes real numbers, got a tensor of {x.dtype}; convert it with .float()")
+    if x.layout not in (torch.strided, torch.jagged):
+        raise ValueError(f"a binarizer takes dense tensors, got one of {x.layout}; convert it with .to_dense()")
     return x
+
+
+def pushed() -> bool:
+    """Whether derivatives are taken in forward mode now."""
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func, or forward mode, is at work: neither takes tables or recomputation."""
+    return pushed() or (
+        not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+    )
 
 
 def set_progress(network: nn.Module, progress: float) -> None:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..names import known
 from ..recipe.schema import MOST_GATES
-from .base import Binarizer, Facts, real
+from .base import Binarizer, Facts, once, real, transformed
 from .sign import sign
 from .table import Evaluator, Range, nodes, pieces
 
@@ -132,7 +132,7 @@ class Classifier(Binarizer):
         with torch.autocast(x.device.type, enabled=False):
             if transformed() or not values.numel():
                 soft = self.soft(values.flatten()).view_as(values)
-                binary = self.hard(values) + (soft - soft.detach())
+                binary = _Once.apply(self.hard(values) + (soft - soft.detach()))
             elif not self.tabulated:
                 binary = self._exact(values)
             else:
@@ -175,13 +175,6 @@ class Classifier(Binarizer):
         return ", ".join([f"{widths} -> 2", self.rule_name, *(name for name in names if getattr(self, name))])
 
 
-def transformed() -> bool:
-    """Whether a transform of torch.func is at work, which takes neither tables nor recomputation."""
-    return (
-        not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
-    )
-
-
 def _through(weights: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """f (2, M) at x (M,), and its slopes (2, M) without gradient."""
     value, slope = x[None], torch.ones_like(x)[None]  # (1, M)
@@ -195,11 +188,21 @@ def _through(weights: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
 class _Once(torch.autograd.Function):
     """x, through which no second derivative is taken."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)  # it has what the gradient hangs on; a layer keeps these numbers anyway
+
+    @staticmethod
+    @once
+    def backward(ctx, saved, grad: Tensor) -> Tensor:
         return grad
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor) -> Tensor:
+        return tangent.view_as(tangent)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .base import Binarizer, Facts, real
+from .base import Binarizer, Facts, once, pushed, real
 from .sign import sign
 
 
@@ -52,11 +52,13 @@ class _DSQSign(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs)
+        if pushed():
+            ctx.save_for_forward(*inputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, sharpness = ctx.saved_tensors
+    @once
+    def backward(ctx, saved, grad: Tensor):
+        x, sharpness = saved
         a, s, k = DSQ.constants(sharpness)
         inner = x.clamp(-1, 1)
         t = torch.tanh(inner * k)
@@ -66,3 +68,17 @@ class _DSQSign(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         of_a = s.square() * (t * grad).sum(dtype=wide) - (inner * along).sum(dtype=wide) / (a * (2 - a))
         return along.masked_fill_(beyond, 0) * k, of_a * (sharpness == a)
+
+    @staticmethod
+    def jvp(ctx, of_x: Tensor | None, of_sharpness: Tensor | None) -> Tensor:
+        x, sharpness = ctx.saved_tensors
+        a, s, k = DSQ.constants(sharpness)
+        inner = x.clamp(-1, 1)
+        t = torch.tanh(inner * k)
+        along = s * (1 - t.square())
+        found = torch.zeros_like(t)
+        if of_x is not None:
+            found = found + along * k * (inner == x) * of_x
+        if of_sharpness is not None:
+            found = found + (s.square() * t - along * inner / (a * (2 - a))) * (sharpness == a) * of_sharpness
+        return found.to(x.dtype)

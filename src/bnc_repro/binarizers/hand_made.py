@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..names import known
-from .base import Binarizer
+from .base import Binarizer, transformed
 from .sign import memory_order, sign
 from .surrogates import RULES, SURROGATES, constants_of
 
@@ -13,7 +13,8 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def _above_median(x: Tensor, progress: float) -> Tensor:
     size = x.abs()
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():  # formats know a sort, and no bits
+    # Formats and transforms know a sort, and no bits.
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or transformed():
         ordered = size.flatten(min(1, x.dim() - 1)).sort(dim=-1).values
         median = ordered[..., (ordered.shape[-1] - 1) // 2].view(-1, *[1] * (x.dim() - 1))
         return -sign(median - size)
@@ -58,6 +59,15 @@ class Surrogate(Binarizer):
         if self.name in RULES:
             return RULES[self.name](grad, x, self.progress, **self.options)
         return self.derivative(x) * grad
+
+    def tangent(self, tangent: Tensor, x: Tensor) -> Tensor:
+        """As the base's. Raises RuntimeError for a rule of the backward pass, which is no product with d(x)."""
+        if self.name in RULES:
+            raise RuntimeError(
+                f"{self.name} is a rule of the backward pass and has no forward-mode derivative: take torch.func.vjp or "
+                "jacrev in place of jvp or jacfwd"
+            )
+        return super().tangent(tangent, x)
 
     def hard(self, x: Tensor) -> Tensor:
         """The forward value; outside of training that of the schedule's end."""

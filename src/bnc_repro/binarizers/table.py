@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .base import once
 from .sign import memory_order, on_cpu, sign
 
 PART = 262_144
@@ -155,9 +156,9 @@ class Pieces(torch.autograd.Function):
         return torch.stack(lines, 1), cuts
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, sums: Tensor, _):
-        outputs, scale, value, gate = ctx.saved_tensors
+    @once
+    def backward(ctx, saved, sums: Tensor, _):
+        outputs, scale, value, gate = saved
         near, far = outputs[:, None, :-1], outputs[:, None, 1:]
         total, right = (part.view_as(value[0]) for part in sums.unbind(1))
         to_near, to_far = gate * (total - right), gate * right
@@ -185,9 +186,9 @@ class TabulatedSign(torch.autograd.Function):
         return sign(_between(x, grid, torch.stack([margin[:-1], margin[1:]], 1)))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, grid, lines, cuts = ctx.saved_tensors
+    @once
+    def backward(ctx, saved, grad: Tensor):
+        x, grid, lines, cuts = saved
         memory = {} if ctx.memory is None else ctx.memory
         longest = min(PART if on_cpu(grid) else 32 * PART, x.numel())
         if "room" not in memory or len(memory["room"].place) < longest:

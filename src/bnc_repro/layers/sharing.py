@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from ..binarizers.base import Binarizer
-from ..binarizers.classifier import Classifier, transformed
+from ..binarizers.base import Binarizer, transformed
+from ..binarizers.classifier import Classifier
 from .binary import _BinaryOperands
 from .latent import latent_range
 
