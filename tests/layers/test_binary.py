@@ -201,3 +201,24 @@ def test_float_layers_may_be_pruned():
     with torch.no_grad():
         layer.weight[:, :2] = 0
     assert layer(torch.randn(2, 4, 5, 5)).shape == (2, 6, 3, 3)
+
+
+def test_one_image_is_a_batch_of_one():
+    """recu_activation has units of each sample: one image's gradient is that of the batch that holds it."""
+    torch.manual_seed(0)
+    layer, x = BinaryConv2d(4, 4, 3, activation_binarizer="recu_activation"), torch.randn(1, 4, 5, 5)
+    x[:, 1] *= 5
+    batch, image = x.clone().requires_grad_(), x[0].clone().requires_grad_()
+    layer(batch).square().sum().backward()
+    layer(image).square().sum().backward()
+    torch.testing.assert_close(image.grad, batch.grad[0])
+
+
+def test_layers_of_one_weight_per_output_are_refused():
+    """Centring would make them 0 for ever; float weights may be single."""
+    for make in (lambda **b: BinaryLinear(1, 4, **b), lambda **b: BinaryConv2d(4, 4, 1, groups=4, **b)):
+        with pytest.raises(
+            ValueError, match="one weight, which centring makes 0 for ever: leave weight_binarizer None"
+        ):
+            make(weight_binarizer="ste")
+        make(activation_binarizer="ste")

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from bnc_repro import binarize, create_network
@@ -124,6 +124,67 @@ def test_checkpointed_activations_give_the_same_gradients(model):
     assert len(computed) == len(wanted)
     for ours, theirs in zip(computed, wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+class Parts(nn.Module):
+    """Two binary layers in the middle, computed again in the backward pass."""
+
+    reentrant = False
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Conv2d(i, o, 3) for i, o in ((3, 8), (8, 8), (8, 8), (8, 4)))
+
+    def forward(self, x):
+        b = checkpoint(self.b, self.a(x), use_reentrant=self.reentrant)
+        return self.d(checkpoint(self.c, b, use_reentrant=self.reentrant))
+
+
+def evaluated_between(model, x):
+    loss = model(x).square().sum()
+    with torch.no_grad():
+        model(x)
+    return loss
+
+
+def parts_after_the_whole(model, x):
+    model(x).square().sum().backward()
+    model.zero_grad()
+    stages = nn.Sequential(model.a, model.b, model.c, model.d)
+    return checkpoint_sequential(stages, 2, x, use_reentrant=False).square().sum()
+
+
+def nested(model, x):
+    outer = nn.Sequential(model, nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
+    binarize(outer)
+    return outer(x).square().sum()
+
+
+def reentrant(model, x):
+    model.reentrant = True
+    return model(x).square().sum()
+
+
+@pytest.mark.parametrize("loss_of", [evaluated_between, parts_after_the_whole, nested, reentrant])
+def test_a_part_computed_again_finds_what_its_forward_had(loss_of):
+    """Evaluator or none, whatever was called between: the gradients are those without checkpointing."""
+    torch.manual_seed(0)
+    model, x = Parts(), X[:, :, :12, :12]
+    binarize(model)
+    torch.manual_seed(1)
+    loss_of(model, x).backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    model.forward = lambda x: model.d(model.c(model.b(model.a(x))))
+    torch.manual_seed(1)
+    (nested if loss_of is nested else lambda model, x: model(x).square().sum())(model, x).backward()
+    for name, parameter in model.named_parameters():
+        assert (found[name] - parameter.grad).norm() <= 1e-3 * parameter.grad.norm(), name
+
+
+def test_scripting_is_refused_with_what_does_the_same(model):
+    with pytest.raises(ValueError, match=r"cannot compile: take torch.jit.trace or torch.export"):
+        torch.jit.script(model)
 
 
 def test_bfloat16_models_compute(model):

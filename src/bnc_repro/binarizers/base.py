@@ -3,6 +3,7 @@
 Source: the straight-through estimator, Bengio, Leonard, Courville 2013 (1308.3432), with any factor in its place.
 """
 
+import copy
 import functools
 import logging
 from collections.abc import Callable
@@ -66,7 +67,7 @@ def once(backward: Callable) -> Callable:
 
 
 class _RuledSign(torch.autograd.Function):
-    """hard(x) forward, rule(g, x) backward, tangent(t, x) in forward mode; x is the one tensor kept."""
+    """hard(x) forward, rule(g, x) backward; x is the one tensor kept."""
 
     generate_vmap_rule = True
 
@@ -76,15 +77,23 @@ class _RuledSign(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        x, _, ctx.rule, ctx.tangent = inputs
+        x, _, ctx.rule, _ = inputs
         ctx.save_for_backward(x)
-        if pushed():  # elsewhere it would hold memory that checkpoints and offloading want to free
-            ctx.save_for_forward(x)
 
     @staticmethod
     @once
     def backward(ctx, saved, grad: Tensor):
         return ctx.rule(grad, *saved), None, None, None
+
+
+class _PushedSign(_RuledSign):
+    """The same with tangent(t, x) in forward mode: apart, as compilers refuse a Function that has one."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _RuledSign.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0])
+        ctx.tangent = inputs[3]
 
     @staticmethod
     def jvp(ctx, tangent: Tensor, *_):
@@ -100,6 +109,7 @@ class Binarizer(nn.Module):
 
     facts = Facts("W, A", "your own")
     forward_values: tuple[float, ...] = (-1.0, 1.0)
+    _blank: list[int] | None = None  # versions of the parameters that `to_empty` made of some on meta
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,26 +133,73 @@ class Binarizer(nn.Module):
         return sign(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.takes_gradient():
-            return _RuledSign.apply(real(x), self.hard, self.rule, self.tangent)
-        return self.hard(real(x))
+        if not self.takes_gradient():
+            return self.hard(real(x))
+        return (_PushedSign if pushed() else _RuledSign).apply(real(x), self.hard, self.rule, self.tangent)
 
     def takes_gradient(self) -> bool:
-        """Whether a derivative may be asked for: not in no_grad, except of forward mode, nor where a network in evaluation is exported or traced, as
-        what is kept then holds the forward value alone."""
+        """Whether a derivative may be asked for: not in no_grad (but for forward mode), nor where a network in
+        evaluation is exported or traced, as what is kept then holds the forward value alone."""
         exporting = (
             torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (it is documented)
         )
         return (torch.is_grad_enabled() or pushed()) and (self.training or not exporting)
 
+    def _apply(self, fn, recurse: bool = True):
+        """As torch's, but `to_empty` leaves the parameters their numbers where there are some: those of a model on meta
+        are loaded afterwards, and a start may be in no checkpoint."""
+        blank, before = self._is_blank(), [value.detach() for value in self.parameters()]
+        super()._apply(fn, recurse)
+        after = list(self.parameters())
+        if blank:
+            self._blank = _versions(after)
+        elif getattr(fn, "__qualname__", "").startswith("Module.to_empty."):
+            with torch.no_grad():
+                for value, old in zip(after, before, strict=True):
+                    value.copy_(old)
+        return self
+
+    def _is_blank(self) -> bool:
+        """Whether the parameters have no numbers, or those of memory that nobody has written since `to_empty`."""
+        parameters = list(self.parameters())
+        if any(value.is_meta for value in parameters):
+            return True
+        return self._blank is not None and _versions(parameters) == self._blank
+
     def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors) -> None:
-        """A float twin's checkpoint has no classifier: its parameters then keep their start, which is said."""
+        """A float twin's checkpoint has no classifier: its parameters then keep their start, or get one where they have
+        none (a model from meta), which is said."""
         if not any(key.startswith(prefix) for key in state):
-            initial = self.state_dict()
+            name, initial, keeps = prefix.rstrip("."), self.state_dict(), "keeps its start"
+            if initial and self._is_blank():
+                initial, keeps = self._started(metadata.get("assign_to_params_buffers", False)), "starts anew"
+            if initial is None:
+                errors.append(
+                    f"{name} came from meta without a start, and the checkpoint has none: define reset_parameters() in "
+                    f"{type(self).__name__}, or load a state that has it"
+                )
+                return
             state.update({prefix + key: value for key, value in initial.items()})
             if initial:
-                logging.getLogger("bnc_repro").info(f"{prefix.rstrip('.')} keeps its start: the checkpoint has none")
+                logging.getLogger("bnc_repro").info(f"{name} {keeps}: the checkpoint has none")
         super()._load_from_state_dict(state, prefix, metadata, strict, missing, unexpected, errors)
+        self._blank = None
+
+    def _started(self, assign: bool) -> dict | None:
+        """The state of a start drawn anew, on this module's device, or on torch's default one where it is assigned to
+        one on meta; None without `reset_parameters`."""
+        if not hasattr(self, "reset_parameters"):
+            return None
+        device = next(self.parameters()).device
+        if assign and device.type == "meta":
+            device = torch.get_default_device()
+        fresh = copy.deepcopy(self).to_empty(device=device)
+        fresh.reset_parameters()  # pyright: ignore[reportCallIssue]
+        return fresh.state_dict()
+
+
+def _versions(parameters: list[nn.Parameter]) -> list[int]:
+    return [0 if value.is_inference() else value._version for value in parameters]
 
 
 def real(x: Tensor) -> Tensor:

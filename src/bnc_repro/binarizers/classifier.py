@@ -5,6 +5,7 @@ Source: Binarizing by Classification (2205.07433) and its released code, `MetaCo
 Legend: M numbers, 2 outputs, R functions.
 """
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..names import known
 from ..recipe.schema import MOST_GATES
-from .base import Binarizer, Facts, once, real, transformed
+from .base import Binarizer, Facts, once, pushed, real, transformed
 from .sign import sign
 from .table import Evaluator, Range, nodes, pieces
 
@@ -69,9 +70,13 @@ class Classifier(Binarizer):
         self.argmax, self.tabulated = argmax, tabulated
         self.monotone, self.normalised = monotone, normalised
         widths = [1, hidden, 2] if hidden else [1, 2]
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False))
-        if gates is not None:
-            nn.init.constant_(next(self.parameters()), 1 / gates - (SMALLEST if monotone else 0))
+        start = None if gates is None else 1 / gates - (SMALLEST if monotone else 0)
+        self.layers = nn.ModuleList(_Weight(a, b, start) for a, b in zip(widths, widths[1:], strict=False))
+
+    def reset_parameters(self) -> None:
+        """A new start, drawn as the first one was."""
+        for layer in self.layers:
+            layer.reset_parameters()
 
     @property
     def gated(self) -> bool:
@@ -79,7 +84,7 @@ class Classifier(Binarizer):
         return self.rule_name == "gated"
 
     def _weights(self, dtype: torch.dtype) -> list[Tensor]:
-        weights = [weight.to(dtype) for weight in self.parameters()]  # of the layers, in their order
+        weights = [layer().to(dtype) for layer in self.layers]
         if self.monotone:
             weights = [weight.abs() + SMALLEST for weight in weights]
             if self.rule_name == "expected":
@@ -132,7 +137,8 @@ class Classifier(Binarizer):
         with torch.autocast(x.device.type, enabled=False):
             if transformed() or not values.numel():
                 soft = self.soft(values.flatten()).view_as(values)
-                binary = _Once.apply(self.hard(values) + (soft - soft.detach()))
+                through = _PushedOnce if pushed() else _Once
+                binary = through.apply(self.hard(values) + (soft - soft.detach()))
             elif not self.tabulated:
                 binary = self._exact(values)
             else:
@@ -185,6 +191,26 @@ def _through(weights: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     return last @ value, last.detach() @ slope
 
 
+class _Weight(nn.Module):
+    """The weight (outputs, inputs) of a layer of the classifier. No nn.Linear, or what is done to all of a network's
+    linear layers (norms, pruning, quantization) would be done to it."""
+
+    def __init__(self, inputs: int, outputs: int, start: float | None) -> None:
+        super().__init__()
+        self.in_features, self.start = inputs, start
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The start of nn.Linear, or one number where one is told."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.start is not None:
+            nn.init.constant_(self.weight, self.start)
+
+    def forward(self) -> Tensor:
+        return self.weight
+
+
 class _Once(torch.autograd.Function):
     """x, through which no second derivative is taken."""
 
@@ -203,6 +229,8 @@ class _Once(torch.autograd.Function):
     def backward(ctx, saved, grad: Tensor) -> Tensor:
         return grad
 
+
+class _PushedOnce(_Once):
     @staticmethod
     def jvp(ctx, tangent: Tensor) -> Tensor:
         return tangent.view_as(tangent)

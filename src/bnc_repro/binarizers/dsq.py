@@ -21,7 +21,12 @@ class DSQ(Binarizer):
         super().__init__()
         if not 1e-3 <= start <= 0.5:
             raise ValueError(f"dsq starts with a sharpness of 0.001 to 0.5, not {start}")
+        self.start = start
         self.sharpness = nn.Parameter(torch.tensor(start))
+
+    def reset_parameters(self) -> None:
+        """The sharpness of the start."""
+        nn.init.constant_(self.sharpness, self.start)
 
     def soft(self, x: Tensor) -> Tensor:
         """F(x), the function the backward pass goes straight through; any shape."""
@@ -39,7 +44,9 @@ class DSQ(Binarizer):
         return a, 1 / (1 - a), (2 / a - 1).log() / 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return _DSQSign.apply(real(x), self.sharpness) if self.takes_gradient() else self.hard(real(x))
+        if not self.takes_gradient():
+            return self.hard(real(x))
+        return (_PushedDSQSign if pushed() else _DSQSign).apply(real(x), self.sharpness)
 
 
 class _DSQSign(torch.autograd.Function):
@@ -52,8 +59,6 @@ class _DSQSign(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs)
-        if pushed():
-            ctx.save_for_forward(*inputs)
 
     @staticmethod
     @once
@@ -68,6 +73,13 @@ class _DSQSign(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         of_a = s.square() * (t * grad).sum(dtype=wide) - (inner * along).sum(dtype=wide) / (a * (2 - a))
         return along.masked_fill_(beyond, 0) * k, of_a * (sharpness == a)
+
+
+class _PushedDSQSign(_DSQSign):
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _DSQSign.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def jvp(ctx, of_x: Tensor | None, of_sharpness: Tensor | None) -> Tensor:

@@ -64,8 +64,8 @@ class Surrogate(Binarizer):
         """As the base's. Raises RuntimeError for a rule of the backward pass, which is no product with d(x)."""
         if self.name in RULES:
             raise RuntimeError(
-                f"{self.name} is a rule of the backward pass and has no forward-mode derivative: take torch.func.vjp or "
-                "jacrev in place of jvp or jacfwd"
+                f"{self.name} is a rule of the backward pass and has no forward-mode derivative: take torch.func.vjp "
+                "or jacrev in place of jvp or jacfwd"
             )
         return super().tangent(tangent, x)
 

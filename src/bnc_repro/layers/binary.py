@@ -10,6 +10,8 @@ In evaluation a layer keeps its binary weight until what decides it changes (`ke
 Zero padding comes after the sign: border inputs are 0, as everywhere in this field; bit-packed inference must know.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,6 +40,14 @@ def pruned(layer: nn.Module) -> bool:
     return any(bool((zero & (original != 0)).any()) for original in originals)
 
 
+def _refuse_single_weights(weight: Tensor, binarizer) -> None:
+    if binarizer is not None and math.prod(weight.shape[1:]) == 1:
+        raise ValueError(
+            "each output channel of this layer has one weight, which centring makes 0 for ever: leave weight_binarizer "
+            "None, or take torch's own layer"
+        )
+
+
 class _BinaryOperands(nn.Module):
     """What both binary layers share: the two binarizers and the binary weight."""
 
@@ -45,13 +55,20 @@ class _BinaryOperands(nn.Module):
     weight_binarizer: Binarizer | None
     activation_binarizer: Binarizer | None
     evaluator: Evaluator | None = None  # this forward's, if `share_evaluator` made one
-    last_evaluator: Evaluator | None = None  # of the forward before, whose backward may still come
+    last_evaluator: Evaluator | None = None  # of the last call with gradients, whose backward may still come
     kept_weight: KeptWeight | None = None  # of the evaluations before
 
     def __getstate__(self) -> dict:
         """Without evaluators and a kept weight, which are no state: a copy, or what is pickled, makes its own."""
         passing = ("evaluator", "last_evaluator", "kept_weight")
         return {key: value for key, value in self.__dict__.items() if key not in passing}
+
+    def __prepare_scriptable__(self):
+        """torch.jit.script asks for this. Raises ValueError with what does the same."""
+        raise ValueError(
+            "a binary layer looks at numbers, which torch.jit.script cannot compile: take torch.jit.trace or "
+            "torch.export"
+        )
 
     def train(self, mode: bool = True):
         """As torch's; drops the kept weight, whatever the mode."""
@@ -86,15 +103,21 @@ class _BinaryOperands(nn.Module):
                 "layer float, or leave out whole channels instead"
             )
         latent, scale = self.latent_and_scale()
-        evaluator = self.evaluator or self._evaluator_of_the_forward()
+        evaluator = self._evaluator_of_the_forward()
         return scale * (weight_binarizer(latent, evaluator) if evaluator else weight_binarizer(latent))
 
     def _evaluator_of_the_forward(self) -> Evaluator | None:
-        """The last forward's evaluator within a backward pass: activation checkpointing computes a part again there,
-        and must find what the forward had."""
-        if self.last_evaluator is None or torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
-            return None
-        return self.last_evaluator
+        """This call's evaluator, if it has one. In a backward pass that of the layer's last call with gradients:
+        activation checkpointing computes a part again there, and must find what the forward had, evaluator or none."""
+        if torch.compiler.is_compiling():
+            return self.evaluator
+        if torch._C._current_graph_task_id() != -1:
+            return self.evaluator or self.last_evaluator
+        if torch.is_grad_enabled() or self.evaluator:
+            # A part without gradients in a forward with them (use_reentrant=True) has a backward of its own, which
+            # would free the others' evaluator.
+            self.last_evaluator = self.evaluator if torch.is_grad_enabled() else None
+        return self.evaluator
 
     def latent_and_scale(self) -> tuple[Tensor, Tensor]:
         """`latent_weight`, and alpha (O, 1, ...)."""
@@ -112,25 +135,33 @@ class _BinaryOperands(nn.Module):
 
 
 class BinaryConv2d(_BinaryOperands, nn.Conv2d):
-    """A convolution with binary weights and inputs, x (N, C, H, W) -> (N, O, H', W'). Takes what nn.Conv2d takes."""
+    """A convolution with binary weights and inputs, x (N, C, H, W) -> (N, O, H', W'), or one image (C, H, W). Takes
+    what nn.Conv2d takes. Raises ValueError for weights to binarize of which each output channel has one."""
 
     def __init__(
         self, *args, weight_binarizer=None, activation_binarizer=None, standardize: bool = False, **kwargs
     ) -> None:
         super().__init__(*args, **kwargs)
+        _refuse_single_weights(self.weight, weight_binarizer)
         self._set_binarizers(weight_binarizer, activation_binarizer, standardize)
+
+    def binary_input(self, x: Tensor) -> Tensor:
+        """b_a(x), or x if it stays float; one image (C, H, W) is a batch of one."""
+        return super().binary_input(x[None])[0] if x.dim() == 3 else super().binary_input(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(self.binary_input(x), self.binary_weight(), self.bias)
 
 
 class BinaryLinear(_BinaryOperands, nn.Linear):
-    """A linear layer with binary weights and inputs, x (N, ..., I) -> (N, ..., O). Takes what nn.Linear takes."""
+    """A linear layer with binary weights and inputs, x (N, ..., I) -> (N, ..., O). Takes what nn.Linear takes. Raises
+    ValueError for weights to binarize of which each output has one."""
 
     def __init__(
         self, *args, weight_binarizer=None, activation_binarizer=None, standardize: bool = False, **kwargs
     ) -> None:
         super().__init__(*args, **kwargs)
+        _refuse_single_weights(self.weight, weight_binarizer)
         self._set_binarizers(weight_binarizer, activation_binarizer, standardize)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class _Operands(TorchFunctionMode):
         self.seen: dict[str, tuple[int, int]] = {}  # layer -> values of the input, values per channel of the weight
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in (torch.conv2d, nn.functional.linear) and self.inside:
+        if function in (torch.conv2d, nn.functional.linear) and self.inside is not None:
             with torch._C.DisableTorchFunctionSubclass():
                 x, weight = args[0].detach(), args[1].detach()
                 self.seen[self.inside] = (distinct(x.flatten()[None]), distinct(weight.flatten(1)))
@@ -126,12 +126,12 @@ def prove(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> tuple[li
     (an operand that was left float is not asked), and those whose input had a single value."""
     operands, handles = _Operands(), []
 
-    def enter(name: str) -> None:
+    def enter(name: str | None) -> None:
         operands.inside = name
 
     for name, layer in layers.items():
         handles.append(layer.register_forward_pre_hook(lambda *_, name=name: enter(name)))
-        handles.append(layer.register_forward_hook(lambda *_: enter("")))
+        handles.append(layer.register_forward_hook(lambda *_: enter(None)))
     try:
         with evaluating(model), operands:
             model(placed(model, x))

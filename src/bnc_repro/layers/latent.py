@@ -11,6 +11,8 @@ from torch import Tensor
 from ..binarizers.sign import memory_order
 from ..binarizers.table import Range
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 def center(weight: Tensor) -> Tensor:
     """weight (O, I, k, k) or (O, I) minus its mean over each output channel."""
@@ -20,8 +22,11 @@ def center(weight: Tensor) -> Tensor:
 def standardize(weight: Tensor) -> Tensor:
     """weight (O, ...) with mean 0 and standard deviation 1 over each output channel (IR-Net, 1909.10788).
 
-    The gradient flows through the mean and the deviation. A constant channel stays 0.
+    The gradient flows through the mean and the deviation. A constant channel stays 0. Halves are computed in float32:
+    a float16 has no number as small as what is added, and none as the squares of small weights.
     """
+    if weight.dtype in HALVES:
+        return standardize(weight.float()).to(weight.dtype)
     centered = center(weight)
     axes = tuple(range(1, weight.dim()))
     return centered * (centered.square().mean(dim=axes, keepdim=True) + 1e-12).rsqrt()
@@ -36,6 +41,7 @@ def channel_scale(weight: Tensor) -> Tensor:
 def latent_range(weight: Tensor, standardized: bool) -> Range:
     """`Range` of the centred or standardised weight (O, ...), from the weight itself: nothing of its size is made. The
     radius may be short by the rounding of a channel's deviation."""
+    weight = weight.float() if weight.dtype in HALVES else weight
     channels = weight.permute(memory_order(weight)).flatten(1)  # (O, n)
     mean, count = channels.mean(1), channels.shape[1]
     radius = torch.maximum(channels.amax(1) - mean, mean - channels.amin(1))

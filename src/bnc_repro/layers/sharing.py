@@ -41,13 +41,15 @@ def _make_evaluators(network: nn.Module, inputs: tuple) -> None:
 
 def _forget(network: nn.Module, *_) -> None:
     for layer in _layers(network):
-        layer.last_evaluator, layer.evaluator = layer.evaluator, None
+        layer.evaluator = None
 
 
 def _spread_classifiers(network: nn.Module, state: dict, prefix: str, *_) -> None:
     """A state may hold a shared classifier once, at the top, as the released code and older checkpoints do: give it to
-    every layer. Raises ValueError where some layers' classifiers are there and others' are not."""
-    wanted: dict[str, str] = {}  # key of a layer's classifier -> its key at the top
+    every layer that the state has none for, unless the network has a child of that name itself. Raises ValueError where
+    some layers' classifiers of an operand are there and others' are not."""
+    # By operand: key of a layer's classifier -> its key at the top.
+    wanted: dict[str, dict[str, str]] = {"weight_binarizer": {}, "activation_binarizer": {}}
     for path, layer in network.named_modules():
         if isinstance(layer, _BinaryOperands):
             operands: dict[str, Binarizer | None] = {
@@ -57,15 +59,20 @@ def _spread_classifiers(network: nn.Module, state: dict, prefix: str, *_) -> Non
             for operand, binarizer in operands.items():
                 for name in () if binarizer is None else dict(binarizer.named_parameters()):
                     below = ".".join(filter(None, (path, operand, name)))
-                    wanted[prefix + below] = f"{prefix}{operand}.{name}"
-    held = sum(key in state for key in wanted)
-    tops = {top for top in wanted.values() if top in state and top not in wanted}
-    state.update({key: state[top] for key, top in wanted.items() if top in tops})
-    for top in tops:
-        del state[top]
-    if 0 < held < len(wanted):
-        lost = next(key for key in wanted if key not in state)
-        raise ValueError(f"the state holds classifiers of some layers and not of others, such as {lost}")
+                    wanted[operand][prefix + below] = f"{prefix}{operand}.{name}"
+    for operand, keys in wanted.items():
+        held = sum(key in state for key in keys)
+        if network._modules.get(operand) is None:
+            tops = {top for top in keys.values() if top in state}
+            state.update({key: state[top] for key, top in keys.items() if top in tops and key not in state})
+            for top in tops:
+                del state[top]
+        lost = next((key for key in keys if key not in state), None)
+        if held and lost:
+            raise ValueError(
+                f"the state holds classifiers of some layers and not of others, such as {lost}: make the same layers "
+                f"binary as it has, or take the keys with {operand} out of it, so that all keep their start"
+            )
 
 
 def own_binarizers(network: nn.Module) -> None:
