@@ -13,7 +13,8 @@ from .latent import latent_range
 
 def share_evaluator(network: nn.Module) -> None:
     """From now on one evaluator a step serves all layers of `network` that share a learnt weight binarizer; evaluation
-    needs none. Once for a network is enough: a second call changes nothing."""
+    needs none. Once for a network is enough: a second call changes nothing. The evaluator is one graph for all layers:
+    several losses of one forward are added up, or all backward passes but the last take retain_graph=True."""
     if _make_evaluators not in network._forward_pre_hooks.values():
         network.register_forward_pre_hook(_make_evaluators)
         network.register_forward_hook(_forget, always_call=True)  # one left behind would be of old weights
