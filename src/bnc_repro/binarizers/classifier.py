@@ -76,6 +76,7 @@ class Classifier(Binarizer):
     def reset_parameters(self) -> None:
         """A new start, drawn as the first one was."""
         for layer in self.layers:
+            assert isinstance(layer, _Weight)
             layer.reset_parameters()
 
     @property
