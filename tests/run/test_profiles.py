@@ -20,10 +20,11 @@ SMALL = {"width": 4, "blocks": [1, 1, 1, 1], "epochs": 2}
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
-    """1,000 class folders with two training pictures and a validation picture each, which are links to eight files."""
+    """1,000 class folders with two training pictures and a validation picture each, which are links to eight files a
+    split."""
     root = tmp_path_factory.mktemp("paper")
     draw = np.random.default_rng(0)
-    for i in range(8):
+    for i in range(16):
         pixels = np.kron(draw.integers(0, 256, (6, 8, 3)), np.ones((12, 12, 1))).astype(np.uint8)
         Image.fromarray(pixels).save(root / f"{i}.JPEG")
     for i in range(1000):
@@ -31,7 +32,8 @@ def imagenet(tmp_path_factory):
             folder = root / "imagenet" / split / f"n{i:08d}"
             folder.mkdir(parents=True)
             for number in range(count):
-                os.link(root / f"{(i + number) % 8}.JPEG", folder / f"{number}.JPEG")
+                picture = (i + number) % 8 + (8 if split == "val" else 0)
+                os.link(root / f"{picture}.JPEG", folder / f"{number}.JPEG")
     return root
 
 

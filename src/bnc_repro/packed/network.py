@@ -92,8 +92,8 @@ class PackedNetwork(nn.Module):
         refuse_gradients(images)
         # A conversion takes all numbers with it, so one of the float rest tells; packed layers look at their own.
         refuse_converted(*(islice(self.network.parameters(), 1) if self.network is not None else (self.floats,)))
-        if not torch.compiler.is_compiling() and images.is_floating_point() and bool(images.sum().isnan()):
-            _refuse_nan(images)  # a sum that overflows is looked at again
+        if type(images) is Tensor and images.dtype == torch.float32 and not torch.compiler.is_compiling():
+            _refuse_nan(images)
         if self.network is not None:
             return self.network(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
         self._check(images)
@@ -172,6 +172,8 @@ def _layer_by_layer(network: nn.Module, kernel: str | None) -> PackedNetwork:
 
 def _refuse_nan(images: Tensor) -> None:
     """Raise ValueError for images that hold NaN, whose sign is no answer."""
+    if images.device.type != "cpu" or not math.isnan(images.sum().item()):  # a sum that overflows is looked at again
+        return
     where = images.isnan().flatten(1).any(1).nonzero().flatten().tolist() if images.dim() > 1 else []
     if where:
         raise ValueError(f"image {where[0]} of {len(images)} holds NaN, which has no sign: look at how it was read")

@@ -252,11 +252,12 @@ def _check_schedule(recipe: Recipe) -> None:
         epochs = list(getattr(recipe, key))
         if sorted(set(epochs)) != epochs:
             raise ValueError(f"recipe key {key} names each epoch once and in order, got {epochs}")
-        if recipe.epochs and epochs and epochs[-1] >= recipe.epochs:
-            raise ValueError(
-                f"recipe key {key} is {epochs}, of which a training of {recipe.epochs} epochs does not reach "
-                f"{epochs[-1]}: leave out those from {recipe.epochs} on, or take more epochs"
-            )
+    # Those of the classifier may lie beyond: a short trial of a long profile keeps them.
+    if recipe.epochs and recipe.milestones and recipe.milestones[-1] >= recipe.epochs:
+        raise ValueError(
+            f"recipe key milestones is {list(recipe.milestones)}, of which a training of {recipe.epochs} epochs does "
+            f"not reach {recipe.milestones[-1]}: leave out those from {recipe.epochs} on, or take more epochs"
+        )
     if recipe.epochs and recipe.warmup_epochs >= recipe.epochs:
         raise ValueError(f"recipe key warmup_epochs is {recipe.warmup_epochs:g} of {recipe.epochs} epochs: take fewer")
     if recipe.released_schedule and (recipe.schedule != "linear" or recipe.warmup_epochs):
