@@ -110,13 +110,13 @@ def _stored(layers: Mapping[str, nn.Module]) -> dict[str, tuple[int, int]]:
     for name, layer in layers.items():
         parametrized = layer._modules.get("parametrizations")
         made_of = dict(parametrized.named_parameters()) if parametrized is not None else {}
-        own = [p for p in (*layer.parameters(recurse=False), *made_of.values()) if id(p) not in counted]
-        counted |= {id(parameter) for parameter in own}
-        parameters = sum(parameter.numel() for parameter in own)
+        uncounted = [p for p in (*layer.parameters(recurse=False), *made_of.values()) if id(p) not in counted]
+        counted |= {id(parameter) for parameter in uncounted}
+        parameters = sum(parameter.numel() for parameter in uncounted)
         floats, bits = parameters, 0
         if name in binary:
-            single = [parameter for name_in, parameter in made_of.items() if name_in.startswith("weight.")]
-            single = single or [p for p in own if id(p) in as_bits - as_floats]
+            single = [parameter for key, parameter in made_of.items() if key.startswith("weight.")]
+            single = single or [p for p in uncounted if id(p) in as_bits - as_floats]
             if single:
                 weight = layer.weight
                 assert isinstance(weight, torch.Tensor)

@@ -32,8 +32,8 @@ def report(profile: str = "sample") -> list[Path]:
         words = [sys.executable, "-m", "bnc_repro", "report", "--profile", profile, "--page", name]
         process = subprocess.run(words, capture_output=True, text=True, check=False)
         if process.returncode:
-            said = process.stderr.strip().splitlines() or [f"it ended with status {process.returncode}"]
-            raise ValueError(f"{name}: {said[-1]}")
+            lines = process.stderr.strip().splitlines() or [f"it ended with status {process.returncode}"]
+            raise ValueError(f"{name}: {lines[-1]}")
         return process.stdout.strip().splitlines()[-1]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

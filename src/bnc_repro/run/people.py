@@ -26,6 +26,7 @@ from ..poses.skeleton import Skeleton
 from ..poses.task import skeleton_of
 from ..recipe.schema import Recipe
 from . import packed
+from .judge import other_labels
 
 Box = tuple[list[float], float]  # x, y, width, height in px, and a score
 
@@ -190,12 +191,9 @@ def line_of(picture: Path, entries: Sequence[dict], names: Sequence[str]) -> dic
 def _check_names(model: PoseNetwork, root: Path) -> None:
     """Raises ValueError where the keypoints of `root` are others than the network's, which may be as many."""
     document, file = load_annotations(root, VALIDATION)
-    own, names = model.skeleton.names, of_category(category_of(document, file, model.skeleton.category), file).names
-    if names != own:
-        raise ValueError(
-            f"{model.source} was trained on {len(own)} labels ({', '.join(own[:3])} ...), {root} has {len(names)} "
-            f"({', '.join(names[:3])} ...); name data with the same labels"
-        )
+    names = of_category(category_of(document, file, model.skeleton.category), file).names
+    if sentence := other_labels(model.source, list(model.skeleton.names), names, str(root)):
+        raise ValueError(f"{sentence}; name data with the same labels")
 
 
 def evaluate_detections(model: PoseNetwork, root: Path, detections: Path) -> tuple[dict | None, list[dict]]:
