@@ -9,6 +9,7 @@ from torch import nn
 from bnc_repro import binarize, create_network, pack
 from bnc_repro.layers import BinaryConv2d, BinaryLinear
 from bnc_repro.packed.benchmark import float_twin
+from bnc_repro.packed.lanes import HOST
 from bnc_repro.packed.layers import PackedConv2d, PackedLinear, pack_layers
 from exact import as_if_trained, exact, noise
 from networks import BINARY
@@ -23,9 +24,9 @@ def balanced(layer: nn.Module) -> nn.Module:
     return layer.eval()
 
 
-def packed_of(layer: nn.Module) -> nn.Module:
+def packed_of(layer: nn.Module, kernel: str | None = None) -> nn.Module:
     model = nn.Sequential(copy.deepcopy(layer)).eval()
-    pack_layers(model)
+    pack_layers(model, kernel)
     return model[0]
 
 
@@ -40,19 +41,30 @@ FORMS = [(3, 1, 1), (3, 2, 1), (3, 1, 0), (3, 2, 0), (1, 1, 0), (1, 2, 0)]  # ke
 SIZES = [(1, 1), (2, 3), (7, 7), (9, 14), (8, 8)]
 
 
-@pytest.mark.parametrize(
-    ("form", "size"), [(form, size) for form in FORMS for size in SIZES if min(size) + 2 * form[2] >= form[0]]
-)
-@pytest.mark.parametrize("channels", [(16, 16), (36, 20), (64, 128), (512, 64)])
-def test_convolutions_are_the_integers_of_float64(channels, form, size):
-    kernel, stride, padding = form
-    layer = balanced(BinaryConv2d(*channels, kernel, stride, padding, bias=False, **BINARY))
-    packed, x = packed_of(layer), with_zeros(noise(3, channels[0], *size))
+def convolution_is_exact(kernel, channels, form, size):
+    window, stride, padding = form
+    layer = balanced(BinaryConv2d(*channels, window, stride, padding, bias=False, **BINARY))
+    packed, x = packed_of(layer, kernel), with_zeros(noise(3, channels[0], *size))
     assert isinstance(packed, PackedConv2d)
     expected = exact(layer)(x.double())
     assert torch.equal(expected, expected.round())
     assert torch.equal(packed(x).double(), expected)
     assert torch.equal(packed(x.contiguous(memory_format=torch.channels_last)).double(), expected)
+
+
+@pytest.mark.parametrize(
+    ("form", "size"), [(form, size) for form in FORMS for size in SIZES if min(size) + 2 * form[2] >= form[0]]
+)
+@pytest.mark.parametrize("channels", [(16, 16), (36, 20), (64, 128), (512, 64)])
+def test_convolutions_are_the_integers_of_float64(channels, form, size):
+    convolution_is_exact("popcount", channels, form, size)
+
+
+@pytest.mark.skipif(not HOST.avx2, reason="tables need AVX2")
+@pytest.mark.parametrize(("form", "size"), [(form, size) for form in FORMS[:2] for size in SIZES])
+@pytest.mark.parametrize("channels", [(20, 64), (64, 128), (512, 64)])
+def test_convolutions_by_tables_are_too(channels, form, size):
+    convolution_is_exact("tables", channels, form, size)
 
 
 @pytest.mark.parametrize("shape", [(1,), (5,), (2, 7), (2, 3, 4)])

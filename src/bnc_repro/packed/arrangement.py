@@ -107,6 +107,13 @@ def nibble_weights(negative: np.ndarray) -> np.ndarray:
     return array
 
 
+def lookup_middle(negative: np.ndarray) -> np.ndarray:
+    """(O,) int32: half of the products of a window; a code of the border counts half of its bits."""
+    array = aligned(len(negative), np.int32)
+    array[:] = negative[0].size // 2
+    return array
+
+
 def middles(negative: np.ndarray, padding: int, outputs: int) -> np.ndarray:
     """(16, outputs) int32: half of the products of a window, plus the differing bits of what hangs over the border,
     where clear bits stand. A window's place is 4 rows + columns, each 1 for over the first and 2 for over the last."""
@@ -154,9 +161,7 @@ class Prepared:
         self.nibbles = kernel == "tables" and channels % 64 == 0
         if self.nibbles:
             self.weights, self.wide = nibble_weights(step.negative), False
-            products = step.negative[0].size
-            self.middle = aligned(self.outputs, np.int32)
-            self.middle[:] = products // 2  # a code of the border counts half of its bits
+            self.middle = lookup_middle(step.negative)
         else:
             self.weights, self.wide = word_weights(step.negative, self.outputs)
             self.middle = middles(step.negative, 1, self.outputs)

@@ -1,13 +1,16 @@
 """The maps that a plan runs on, the windows into them, and the table of operations."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from . import kernels, program
 from .arrangement import Prepared, Weights, address, rounded
+from .floats import STEM_ROWS
 from .kernels import aligned
 from .packing import BinaryBlock, Convolution, Linear, Plan, after, output_shape
+from .tables import LOOKUP_OUTPUTS, lookup_tables
 
 BINARY = (program.COUNT, program.CODES, program.LOOKUP, program.UPSAMPLE_WORDS)  # operations on bits
 
@@ -18,10 +21,13 @@ class Map:
     def __init__(self, height: int, width: int, channels: int) -> None:
         self.height, self.width, self.channels = height, width, channels
         self.outputs, self.depth = rounded(channels), rounded(channels, 64) // 64
-        # A pixel more, for tiles that are not full.
-        self.floats = aligned((height * width + 1) * self.outputs, np.float32)
         self._words = [aligned(((height + 2) * (width + 2) + 1) * self.depth, np.uint64) for _ in range(2)]
         self._codes: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    @cached_property
+    def floats(self) -> np.ndarray:
+        """(H W + 1, outputs): a pixel more, for tiles that are not full."""
+        return aligned((self.height * self.width + 1) * self.outputs, np.float32)
 
     @property
     def words(self) -> np.ndarray:
@@ -39,10 +45,20 @@ class Map:
     def codes(self, step: int, down: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Codes of 4 channels with border, and of pairs `step` and `down` apart."""
         if (step, down) not in self._codes:
-            number = (self.height + 2) * (self.width + 2) * (self.channels // 4)
-            pairs, pairs_down = (aligned(number + 64, np.uint16) for _ in range(2))
-            self._codes[step, down] = aligned(number + 64 + max(step, down), fill=128), pairs, pairs_down
+            number = self._number + 64
+            pairs = aligned(2 * number, np.uint16)
+            self._codes[step, down] = aligned(number + max(step, down), fill=128), pairs[:number], pairs[number:]
         return self._codes[step, down]
+
+    @property
+    def _number(self) -> int:
+        """Codes with border."""
+        return (self.height + 2) * (self.width + 2) * (self.channels // 4)
+
+    @property
+    def pairs_apart(self) -> int:
+        """From pairs side by side to those one below the other, in bytes."""
+        return 2 * (self._number + 64)
 
     def pixel(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The places of pixels in the floats and in the words, in bytes."""
@@ -78,11 +94,19 @@ def windows(
     return _tiles([source, floats, words, 4 * rows + columns], [0, *target.nowhere, 0], pixels)
 
 
-def pairs_table(source: Map, target: Map, stride: int, pairs: np.ndarray, pairs_down: np.ndarray) -> np.ndarray:
+def lookup_steps(source: Map, target: Map, stride: int) -> tuple[int, int, int, int]:
+    """Nibbles of a pixel and of a row with border, and from a pair's first code to its second, side by side and one
+    below the other (0: nowhere)."""
+    nibbles = source.channels // 4
+    row = (source.width + 2) * nibbles
+    return nibbles, row, stride * nibbles, stride * row if target.width % 2 else 0
+
+
+def pairs_table(source: Map, target: Map, stride: int) -> np.ndarray:
     """The table of `program.lookup`: pairs side by side, and one below the other in an odd last column."""
     nibbles = source.channels // 4
     row = (source.width + 2) * nibbles
-    down = address(pairs_down) - address(pairs)
+    down = source.pairs_apart
 
     def place(y: int, x: int) -> int:
         return 2 * (y * stride * row + x * stride * nibbles)
@@ -112,15 +136,23 @@ def pairs_table(source: Map, target: Map, stride: int, pairs: np.ndarray, pairs_
     return np.array(rows, np.int64)
 
 
+def operations(rows: list[tuple]) -> np.ndarray:
+    """The table that `program.run` goes through."""
+    table = np.zeros((len(rows), program.COLUMNS), np.int64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return table
+
+
 class Program:
-    """A plan's arrays for one image at a time: `program(x, y)` with their addresses. Not for two threads at once."""
+    """A plan's arrays for one image at a time: `program(x, y)` with the addresses of image and output, which says
+    whether the image holds NaN. Not for two threads at once."""
 
     def __init__(self, plan: Plan, weights: Weights) -> None:
         self.kept: list = [weights]
         self._operations: list[tuple] = []
         self._maps: dict[tuple[int, int, int], Map] = {}
-        self._lookups = kernels.lookup_tables() if weights.kernel == "tables" else None
-        self._counts = aligned(4 * kernels.LOOKUP_OUTPUTS, np.int16)
+        self._counts = aligned(4 * LOOKUP_OUTPUTS, np.int16)
         self.step_of: list[int] = []  # of each operation
         current: Any = None
         for i, (step, prepared) in enumerate(zip(plan.steps, weights.steps)):
@@ -132,12 +164,10 @@ class Program:
                 self._linear(step, prepared, current)
             self.step_of += [i] * (len(self._operations) - len(self.step_of))
         self.shape = output_shape(plan)
-        self.operations = np.zeros((len(self._operations), program.COLUMNS), np.int64)
-        for i, row in enumerate(self._operations):
-            self.operations[i, : len(row)] = row
+        self.operations = operations(self._operations)
 
-    def __call__(self, x: int, y: int) -> None:
-        program.run(self.operations, x, y)
+    def __call__(self, x: int, y: int) -> bool:
+        return program.run(self.operations, x, y) != 0
 
     def alone(self, operation: int, x: int, y: int) -> None:
         """One operation, for whoever takes its time."""
@@ -182,7 +212,7 @@ class Program:
             table = _tiles([x * apart, x * outputs * 4, 0 * x], nowhere, pixels)
             ring, matrix, points = aligned(4 * (4 * across + 1) * outputs, np.float32), 0, 0
             if prepared.matrix is not None:
-                transformed = (2 * high + 5) * 7 * (across * 6 + 2) + 16
+                transformed = (2 * STEM_ROWS + 5) * 7 * (across * 6 + 2) + 16
                 matrix = address(prepared.matrix)
                 points = self._keep(aligned(transformed + 7 * (across + 1) * outputs, np.float32))
             self._add(
@@ -266,20 +296,17 @@ class Program:
     def _lookup(
         self, step: BinaryBlock, prepared: Prepared, signs: Map, target: Map, arrays: list, ends: tuple
     ) -> None:
-        nibbles = signs.channels // 4
-        row = (signs.width + 2) * nibbles
-        across, down = step.stride * nibbles, step.stride * row if target.width % 2 else 0
+        nibbles, row, across, down = lookup_steps(signs, target, step.stride)
         codes, pairs, pairs_down = signs.codes(across, down)
         self.kept += [codes, pairs, pairs_down]
         self._add(
             program.CODES, address(signs.words), address(codes), signs.height, signs.width, signs.depth, nibbles,
             across, address(pairs), down, address(pairs_down),
         )  # fmt: skip
-        table = pairs_table(signs, target, step.stride, pairs, pairs_down)
-        assert self._lookups is not None
+        table = pairs_table(signs, target, step.stride)
         self._add(
-            program.LOOKUP, address(self._lookups), address(pairs), self._keep(table), len(table), 2 * row, nibbles,
-            address(prepared.weights), *arrays, *ends, address(self._counts),
+            program.LOOKUP, address(lookup_tables()), address(pairs), self._keep(table), len(table), 2 * row,
+            nibbles, address(prepared.weights), *arrays, *ends, address(self._counts),
         )  # fmt: skip
 
     def _linear(self, step: Linear, prepared: Prepared, source: Map) -> None:

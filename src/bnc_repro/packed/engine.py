@@ -4,7 +4,6 @@ Imported where it is used; `kernels_at_hand` says what is missing.
 """
 
 import logging
-import queue
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +65,11 @@ def refuse_converted(*tensors: Tensor) -> None:
             )
 
 
+def nan_in(image: int, count: int) -> ValueError:
+    """The error for images that hold NaN, whose sign is no answer."""
+    return ValueError(f"image {image} of {count} holds NaN, which has no sign: look at how it was read")
+
+
 def chosen(kernel: str | None) -> tuple[str, str]:
     """The kernel that serves this processor best, or the one that is asked for, and why."""
     from .lanes import HOST
@@ -91,28 +95,33 @@ class Engine:
         from .buffers import Program
 
         self.plan, self._weights, self._program = plan, Weights(plan, kernel), Program
-        self._idle: queue.LifoQueue = queue.LifoQueue()
         first = Program(plan, self._weights)
         self.shape = first.shape
-        self._idle.put(first)
+        self._idle = [first]  # a list's pop and append are one step each, whatever other threads do
         _compile(first, plan)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """images (N, C, H, W) float32 -> (N, *shape), the images of a batch shared out to torch's number of threads."""
+        """images (N, C, H, W) float32 -> (N, *shape), the images of a batch shared out to torch's number of threads.
+
+        Raises ValueError for an image that holds NaN.
+        """
         images = images.contiguous()
         results = images.new_empty(len(images), *self.shape)  # whatever torch's default precision is
         if images.requires_grad:
             images = images.detach()
-        shared_out(self._run, [(images[i].data_ptr(), results[i].data_ptr()) for i in range(len(images))])
+        nan = shared_out(self._run, [(images[i].data_ptr(), results[i].data_ptr()) for i in range(len(images))])
+        if any(nan):
+            raise nan_in(nan.index(True), len(images))
         return results
 
-    def _run(self, x: int, y: int) -> None:
+    def _run(self, x: int, y: int) -> bool:
         try:
-            program = self._idle.get_nowait()
-        except queue.Empty:
+            program = self._idle.pop()
+        except IndexError:
             program = self._program(self.plan, self._weights)
-        program(x, y)
-        self._idle.put(program)
+        nan = program(x, y)
+        self._idle.append(program)
+        return nan
 
 
 class Kept:
@@ -133,15 +142,14 @@ class Kept:
         return entry[1]
 
 
-def shared_out(function: Callable[..., None], calls: Sequence[tuple]) -> None:
-    """function(*call) for each call, on torch's number of threads. The kernels hold no lock of the interpreter."""
+def shared_out(function: Callable[..., Any], calls: Sequence[tuple]) -> list:
+    """What function(*call) gives for each call, on torch's number of threads. The kernels hold no lock of the
+    interpreter."""
     threads = min(torch.get_num_threads(), len(calls))
     if threads < 2:
-        for call in calls:
-            function(*call)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda call: function(*call), calls))
+        return [function(*call) for call in calls]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda call: function(*call), calls))
 
 
 _compiled = False

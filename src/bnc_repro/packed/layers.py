@@ -1,11 +1,12 @@
 """Binary layers by bits inside a torch model: for networks that are no program of their own.
 
-Each layer packs the signs of its input, sums by counted bits, and scales; a BatchNorm that follows it alone is folded
-into the scale, as one behind a float convolution is into its weights. Everything between stays torch's, in
-channels_last, where a pixel's channels lie side by side.
+Each layer packs the signs of its input, sums by counted bits or by tables, and scales; a BatchNorm that follows it
+alone is folded into the scale, as one behind a float convolution is into its weights. Everything between stays torch's,
+in channels_last, where a pixel's channels lie side by side.
 """
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,20 +14,25 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
-from .engine import Kept, as_operator, kernels_at_hand, refuse_converted, refuse_gradients, shared_out
+from .engine import Kept, as_operator, chosen, kernels_at_hand, refuse_converted, refuse_gradients, shared_out
 from .packing import fold, hooked, negative_and_scale, why_float
+
+if TYPE_CHECKING:  # numba is imported where it is used
+    from .buffers import Map
 
 
 class _PackedLayer(nn.Module):
-    """Bits (uint8) of which weights are below 0, and scale and shift (O,) of the sums."""
+    """Bits (uint8) of which weights are below 0, and scale and shift (O,) of the sums. `kernel`: "popcount", "tables",
+    or empty for what serves the processor best."""
 
     bits: Tensor
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, layer: BinaryConv2d | BinaryLinear, name: str = "this layer") -> None:
+    def __init__(self, layer: BinaryConv2d | BinaryLinear, name: str, kernel: str | None) -> None:
         super().__init__()
         kernels_at_hand()
+        self.kernel = kernel or ""
         why = why_float(layer)
         if why:
             raise ValueError(f"{name} cannot be computed by bits: {why}")
@@ -67,8 +73,8 @@ class PackedConv2d(_PackedLayer):
     """A binary convolution in evaluation: x (N, C, H, W) float32 on the CPU -> (N, O, H', W'). Kernel 3x3 or 1x1,
     stride 1 or 2, zero padding 0 or 1, C by 4. Raises ValueError for a layer that bits cannot compute, and says why."""
 
-    def __init__(self, layer: BinaryConv2d, name: str = "this layer") -> None:
-        super().__init__(layer, name)
+    def __init__(self, layer: BinaryConv2d, name: str = "this layer", kernel: str | None = None) -> None:
+        super().__init__(layer, name, kernel)
         self.in_channels, self.kernel_size = layer.in_channels, layer.kernel_size[0]
         self.stride, self.padding = layer.stride[0], int(layer.padding[0])
 
@@ -80,7 +86,7 @@ class PackedConv2d(_PackedLayer):
             size, kernel = " x ".join(map(str, x.shape[2:])), self.kernel_size
             raise ValueError(f"a packed layer of {kernel}x{kernel} windows got an input of {size}, which is smaller")
         geometry = [self.kernel_size, self.stride, self.padding]
-        return packed_conv2d(x, self.bits, self.scale, self.shift, geometry)
+        return packed_conv2d(x, self.bits, self.scale, self.shift, geometry, self.kernel)
 
     def extra_repr(self) -> str:
         return (
@@ -92,8 +98,8 @@ class PackedLinear(_PackedLayer):
     """A binary linear layer in evaluation: x (N, ..., I) float32 on the CPU -> (N, ..., O). I by 4. Raises ValueError
     as `PackedConv2d` does."""
 
-    def __init__(self, layer: BinaryLinear, name: str = "this layer") -> None:
-        super().__init__(layer, name)
+    def __init__(self, layer: BinaryLinear, name: str = "this layer", kernel: str | None = None) -> None:
+        super().__init__(layer, name, kernel)
         self.in_features = layer.in_features
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,14 +107,14 @@ class PackedLinear(_PackedLayer):
         if x.shape[-1] != self.in_features:
             raise ValueError(f"a packed layer of {self.in_features} inputs got {tuple(x.shape)}")
         rows = x[None].flatten(0, -2)[None, :, None].permute(0, 3, 1, 2)  # a row of the matrix as a pixel
-        y = packed_conv2d(rows, self.bits, self.scale, self.shift, [1, 1, 0])
+        y = packed_conv2d(rows, self.bits, self.scale, self.shift, [1, 1, 0], self.kernel)
         return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}"
 
 
-def pack_layers(model: nn.Module) -> list[tuple[str, str, str]]:
+def pack_layers(model: nn.Module, kernel: str | None = None) -> list[tuple[str, str, str]]:
     """Replace the binary layers within `model` that bits can compute, in place; a line each: name, packed or float,
     why. One that has several names is one packed layer under all of them. What stays float learns no more."""
     lines, packed = [], {}
@@ -119,7 +125,7 @@ def pack_layers(model: nn.Module) -> list[tuple[str, str, str]]:
         why = why_float(module)
         if module not in made:
             kind = PackedConv2d if isinstance(module, BinaryConv2d) else PackedLinear
-            made[module] = None if why else kind(module, name)  # pyright: ignore[reportArgumentType]
+            made[module] = None if why else kind(module, name, kernel)  # pyright: ignore[reportArgumentType]
         if layer := made[module]:
             packed[name] = layer
             setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], layer)
@@ -172,18 +178,22 @@ def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
 _layers = Kept(512)
 
 
-@as_operator("packed_conv2d(Tensor x, Tensor bits, Tensor scale, Tensor shift, int[] geometry) -> Tensor")
-def packed_conv2d(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
-    """scale (signs of x * weights) + shift: x (N, C, H, W) -> (N, O, H', W') in channels_last; geometry: kernel,
-    stride, padding."""
+@as_operator(
+    'packed_conv2d(Tensor x, Tensor bits, Tensor scale, Tensor shift, int[] geometry, str kernel="") -> Tensor'
+)
+def packed_conv2d(
+    x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int], kernel: str = ""
+) -> Tensor:
+    """scale (signs of x * weights) + shift: x (N, C, H, W) -> (N, O, H', W') in channels_last; geometry: window,
+    stride, padding; kernel: the processor's best where it is empty."""
     if not x.numel():
         return _empty(x, scale, geometry)
-    key = (*geometry, *x.shape[1:])
-    return _layers((bits, scale, shift), key, lambda: _Layer(x, bits, scale, shift, geometry))(x)
+    key = (*geometry, *x.shape[1:], kernel)
+    return _layers((bits, scale, shift), key, lambda: _Layer(x, bits, scale, shift, geometry, kernel))(x)
 
 
 @torch.library.register_fake(packed_conv2d)
-def _(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> Tensor:
+def _(x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int], kernel: str = "") -> Tensor:
     return _empty(x, scale, geometry)
 
 
@@ -195,55 +205,95 @@ def _empty(x: Tensor, scale: Tensor, geometry: list[int]) -> Tensor:
 
 
 class _Layer:
-    """A layer's arrays in the kernels' order, for inputs of one size."""
+    """A layer's arrays in the order of a kernel, for inputs of one size, and the programs that run on them."""
 
-    def __init__(self, x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int]) -> None:
+    def __init__(self, x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int], kernel: str) -> None:
         from . import kernels
-        from .arrangement import middles, rounded, vector, word_weights
-        from .buffers import Map, windows
+        from .arrangement import address, lookup_middle, middles, nibble_weights, rounded, vector, word_weights
+        from .buffers import Map, lookup_steps, pairs_table, windows
 
-        self.kernel, stride, padding = geometry
+        self.window, stride, padding = geometry
         _, channels, self.height, self.width = x.shape
         outputs = len(scale)
-        height, width = ((n + 2 * padding - self.kernel) // stride + 1 for n in x.shape[2:])
-        self.size = height, width
+        height, width = ((n + 2 * padding - self.window) // stride + 1 for n in x.shape[2:])
+        self.size, self.number = (height, width), height * width
         self.channels, self.outputs, self.rows = rounded(channels), rounded(outputs), outputs
-        self.depth = rounded(channels, 64) // 64
-        shape = (outputs, channels, self.kernel, self.kernel)
+        shape = (outputs, channels, self.window, self.window)
         negative = np.unpackbits(bits.numpy(), count=int(np.prod(shape)), bitorder="little").astype(bool).reshape(shape)
-        self.weights, self.wide = word_weights(negative, self.outputs)
-        self.middle = middles(negative, padding, self.outputs)
-        self.scale = vector(2 * scale.double().numpy(), self.outputs)
-        self.shift = vector(shift.numpy(), self.outputs)
-        pixels = kernels.WIDE_COUNT[0] if self.wide else kernels.NARROW_COUNT[0]
-        target = Map(height, width, outputs)
-        self.table = windows(self.height, self.width, self.depth, target, self.kernel, stride, padding, pixels)
-        self.tiles = len(self.table) // pixels
+        self.map = lambda: Map(self.height, self.width, channels)
+        signs, target = self.map(), Map(height, width, outputs)
+        self.tables = chosen(kernel or None)[0] == "tables" and (self.window, padding, outputs % 64) == (3, 1, 0)
+        if self.tables:
+            self.wide, self.steps = False, lookup_steps(signs, target, stride)
+            weights, middle = nibble_weights(negative), lookup_middle(negative)
+            places = pairs_table(signs, target, stride)
+            self.tiles = len(places)
+        else:
+            weights, self.wide = word_weights(negative, self.outputs)
+            middle = middles(negative, padding, self.outputs)
+            pixels = kernels.WIDE_COUNT[0] if self.wide else kernels.NARROW_COUNT[0]
+            places = windows(self.height, self.width, signs.depth, target, self.window, stride, padding, pixels)
+            self.tiles = len(places) // pixels
+        scaled = vector(2 * scale.double().numpy(), self.outputs), vector(shift.numpy(), self.outputs)
+        self._arrays = places, weights, middle, *scaled
+        self.places, *self.addresses = map(address, self._arrays)
+        self._idle = [_Program(self, signs)]  # a list's pop and append are one step each, whatever other threads do
 
     def __call__(self, x: Tensor) -> Tensor:
-        pixels = x.detach().permute(0, 2, 3, 1)
+        if x.requires_grad:
+            x = x.detach()
         if self.channels != x.shape[1]:
-            pixels = nn.functional.pad(pixels, (0, self.channels - x.shape[1]))
-        pixels, (height, width) = pixels.contiguous(), self.size
-        result = x.new_empty(len(x) * height * width + 1, self.outputs)  # a pixel more, for a tile that is not full
-        images = pixels.view(len(x), -1)
-        number = height * width
-        if len(x) > 1:  # the pixel behind an image is the next one's first: each has room of its own
-            result = x.new_empty(len(x), number + 1, self.outputs)
-        targets = result.view(len(x), -1, self.outputs)
-        shared_out(self._image, [(images[i].data_ptr(), targets[i].data_ptr()) for i in range(len(x))])
-        pixels = targets[:, :number, : self.rows].contiguous()
-        return pixels.view(len(x), height, width, self.rows).permute(0, 3, 1, 2)
+            x = nn.functional.pad(x, (0, 0, 0, 0, 0, self.channels - x.shape[1]))
+        x, count, (height, width) = x.contiguous(memory_format=torch.channels_last), x.shape[0], self.size
+        # A pixel more behind each image, for a tile that is not full.
+        result = x.new_empty(count * (self.number + 1) * self.outputs)
+        step = (self.number + 1) * self.outputs
+        source, target = x.data_ptr(), result.data_ptr()
+        across = self.height * self.width * self.channels
+        shared_out(self._image, [(source + 4 * i * across, target + 4 * i * step) for i in range(count)])
+        images = result.as_strided((count, self.rows, height, width), (step, 1, width * self.outputs, self.outputs))
+        return (
+            images if count == 1 and self.rows == self.outputs else images.contiguous(memory_format=torch.channels_last)
+        )
 
     def _image(self, source: int, target: int) -> None:
+        try:
+            program = self._idle.pop()
+        except IndexError:
+            program = _Program(self, self.map())
+        program(source, target)
+        self._idle.append(program)
+
+
+class _Program:
+    """A layer's operations on memory of their own: `program(x, y)` with the addresses of (H, W, C') and (H', W', O')
+    floats. Not for two threads at once."""
+
+    def __init__(self, layer: _Layer, signs: "Map") -> None:
         from . import program
         from .arrangement import address
+        from .buffers import operations
         from .kernels import aligned
+        from .tables import LOOKUP_OUTPUTS, lookup_tables
 
-        words = aligned(((self.height + 2) * (self.width + 2) + 1) * self.depth, np.uint64)
-        program.signs(source, address(words), self.height, self.width, self.channels, self.depth)
-        program.count(
-            address(words), address(self.table), self.tiles, self.kernel, (self.width + 2) * self.depth * 8,
-            self.kernel * self.depth, address(self.weights), address(self.middle), address(self.scale),
-            address(self.shift), 0, self.outputs, 0, target, 0, self.wide, False,
-        )  # fmt: skip
+        words, size = address(signs.words), (signs.height, signs.width)
+        rows: list[tuple] = [(program.SIGNS, words, *size, layer.channels, signs.depth)]
+        ends = *layer.addresses, layer.outputs
+        if layer.tables:
+            nibbles, row, across, down = layer.steps
+            codes, pairs, pairs_down = map(address, signs.codes(across, down))
+            counts = aligned(4 * LOOKUP_OUTPUTS, np.int16)
+            tables, sums = address(lookup_tables()), address(counts)
+            rows += [
+                (program.CODES, words, codes, *size, signs.depth, nibbles, across, pairs, down, pairs_down),
+                (program.LOOKUP_SUMS, tables, pairs, layer.places, layer.tiles, 2 * row, nibbles, *ends, sums),
+            ]
+            self._kept = signs, counts
+        else:
+            steps = layer.window, (signs.width + 2) * signs.depth * 8, layer.window * signs.depth
+            rows.append((program.COUNT_SUMS, words, layer.places, layer.tiles, *steps, *ends, layer.wide))
+            self._kept = signs
+        self._run, self._operations = program.run, operations(rows)
+
+    def __call__(self, x: int, y: int) -> None:
+        self._run(self._operations, x, y)

@@ -13,7 +13,7 @@ from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..layers.ends import channels_of, tensors_in
 from .agreement import Reference, compare, copy_of, difference_of, line_of, own_outputs, packed_outputs
 from .description import described, plan_from
-from .engine import Engine, Kept, as_operator, chosen, kernels_at_hand, refuse_converted, refuse_gradients
+from .engine import Engine, Kept, as_operator, chosen, kernels_at_hand, nan_in, refuse_converted, refuse_gradients
 from .layers import pack_layers
 from .packing import Plan, plan_of
 
@@ -77,8 +77,6 @@ class PackedNetwork(nn.Module):
         super().__init__()
         kernels_at_hand()
         self.kernel, why = chosen(kernel)
-        if plan is None:
-            self.kernel, why = "popcount", "single layers are always counted"
         self.plan, self.network, self.description = plan, network, ""
         if plan is not None:
             bits, floats, self.description = described(plan)
@@ -92,9 +90,9 @@ class PackedNetwork(nn.Module):
         refuse_gradients(images)
         # A conversion takes all numbers with it, so one of the float rest tells; packed layers look at their own.
         refuse_converted(*(islice(self.network.parameters(), 1) if self.network is not None else (self.floats,)))
-        if type(images) is Tensor and images.dtype == torch.float32 and not torch.compiler.is_compiling():
-            _refuse_nan(images)
         if self.network is not None:
+            if type(images) is Tensor and images.dtype == torch.float32 and not torch.compiler.is_compiling():
+                _refuse_nan(images)
             return self.network(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
         self._check(images)
         return packed_network(images, self.bits, self.floats, self.description, self.kernel)
@@ -162,7 +160,7 @@ def _layer_by_layer(network: nn.Module, kernel: str | None) -> PackedNetwork:
     if isinstance(copied, (BinaryConv2d, BinaryLinear)):
         copied = nn.Sequential(copied)  # a layer alone has no parent that another could be put into
     packed = PackedNetwork(None, kernel, copied)
-    packed.report.layers = pack_layers(copied)
+    packed.report.layers = pack_layers(copied, kernel)
     packed.report.packed_bytes = bytes_of(packed)
     if all(kind == "float" for _, kind, _ in packed.report.layers):
         reasons = "; ".join(f"{name}: {why}" for name, _, why in packed.report.layers[:3])
@@ -176,7 +174,7 @@ def _refuse_nan(images: Tensor) -> None:
         return
     where = images.isnan().flatten(1).any(1).nonzero().flatten().tolist() if images.dim() > 1 else []
     if where:
-        raise ValueError(f"image {where[0]} of {len(images)} holds NaN, which has no sign: look at how it was read")
+        raise nan_in(where[0], len(images))
 
 
 def _size(input_size: tuple[int, int]) -> tuple[int, int]:
