@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from bnc_repro.evidence import hypotheses, statistics, tables, tuning, verdict
+from bnc_repro.evidence import hypotheses, judgement, statistics, tables, tuning, verdict
 from bnc_repro.evidence.rows import by_arm
 from bnc_repro.recipe.expansion import arms_with_grids
+from bnc_repro.recipe.parameters import PLACEMENTS
 from bnc_repro.recipe.profiles import experiment_section, recipe_of
 from runs_of_known_effect import ablation as rows
 
@@ -58,9 +59,7 @@ def test_all_conditions_supported_support_the_hypothesis_over_them():
     """H4 holds when H1 does under both optimizers, H3 in all three placements."""
     good = {f"{arm}_{optimizer}": 3 * (arm == "linear") for optimizer in ("adam", "sgd") for arm in ("ste", "linear")}
     assert verdicts(noisy(8, **good))["H4", "weights"] == "supported"
-    placed = noisy(
-        8, **{f"{arm}_{place}": 3 * (arm == "linear") for place in hypotheses.PLACEMENTS for arm in ("ste", "linear")}
-    )
+    placed = noisy(8, **{f"{arm}_{place}": 3 * (arm == "linear") for place in PLACEMENTS for arm in ("ste", "linear")})
     assert verdicts(placed)["H3", "adam"] == "supported"
 
 
@@ -78,8 +77,8 @@ def test_identical_arms_are_one_estimator():
     """Identity gives ste's digits: one rival, one line in the ranking, and a sentence that says so."""
     made = noisy(6, ste=0, linear=2, mlp=2)
     made += [row | {"arm": "identity", "estimator": "identity"} for row in made if row["arm"] == "ste"]
-    assert hypotheses.identical(made) == [["ste", "identity"]]
-    assert hypotheses.hand_made(made) == ["ste"]
+    assert judgement.identical(made) == [["ste", "identity"]]
+    assert judgement.hand_made(made) == ["ste"]
     assert hypotheses.ranking(made)["estimator"].tolist().count("ste = identity") == 1
     assert "ste = identity" in hypotheses.said_of_identical(made)
     assert verdicts(made)["H1", "the one that ran"] == "supported"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnc_repro.evidence import hypotheses, statistics, verdict
+from bnc_repro.evidence import judgement, statistics, verdict
 from bnc_repro.evidence.rows import published
 from bnc_repro.recipe.schema import EXPERIMENTS
 from runs_of_known_effect import ablation
@@ -27,13 +27,13 @@ def test_a_strong_effect_with_seven_seeds_is_decided(sign):
     assert statistics.compare(statistics.estimate(values[:4])) == "not judged"
     linear = "supported" if sign > 0 else "refuted"
     rows = ablation({"ste": [80.0] * 7, "ede": [79.9] * 7, "linear": [80 + value for value in values]})
-    assert [test.verdict for test in hypotheses.tests(rows)] == [linear]
+    assert [test.verdict for test in judgement.tests(rows)] == [linear]
 
 
 def test_a_test_that_one_seed_carries_is_not_decided():
     rows = ablation({"ste": [80.0] * 5, "linear": [80.1, 80.9, 81.0, 81.1, 80.3]})
-    (test,) = hypotheses.tests(rows)
-    assert test.holm_above < hypotheses.LEVEL
+    (test,) = judgement.tests(rows)
+    assert test.holm_above < judgement.LEVEL
     assert test.verdict == "undecided"
 
 
@@ -52,8 +52,8 @@ def redrawn(rows, draw):
 
 def words(sample):
     """All words of judgement, without numbers."""
-    judged = [(test.name, test.condition, test.verdict) for test in hypotheses.tests(sample[2])]
-    over = [(line.name, line.verdict) for line in hypotheses.over_conditions(hypotheses.tests(sample[2]))]
+    judged = [(test.name, test.condition, test.verdict) for test in judgement.tests(sample[2])]
+    over = [(line.name, line.verdict) for line in judgement.over_conditions(judgement.tests(sample[2]))]
     answer = verdict.title(sample[2]).split("?**")[1].split(" on ")[0]
     return list(verdict.table(*sample)["verdict"]), judged, over, answer
 

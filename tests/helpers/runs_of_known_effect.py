@@ -1,6 +1,7 @@
 """Rows of the ablation, made of values that a test knows."""
 
-from bnc_repro.evidence import hypotheses
+from bnc_repro.evidence import judgement
+from bnc_repro.recipe.parameters import PLACEMENTS
 
 
 def ablation(values, headline="top1", rates=None):
@@ -9,8 +10,8 @@ def ablation(values, headline="top1", rates=None):
 
     def declared(arm):
         estimator, *condition = arm.split("-")
-        place = next((part for part in condition if part in hypotheses.PLACEMENTS), "weights")
-        optimizer = next((part for part in condition if part in hypotheses.OPTIMIZERS), "adam")
+        place = next((part for part in condition if part in PLACEMENTS), "weights")
+        optimizer = next((part for part in condition if part in judgement.OPTIMIZERS), "adam")
         return {
             "arm": arm,
             "estimator": estimator,

@@ -2,12 +2,10 @@
 
 import pandas as pd
 
-from ..recipe.parameters import PLACEMENTS
 from . import statistics
-from .conditions import at_the_common_rate, conditions, place_of
+from .conditions import at_the_common_rate, conditions
 from .judgement import (
     LEVEL,
-    OPTIMIZERS,
     OverConditions,
     Pair,
     Test,
@@ -20,38 +18,12 @@ from .judgement import (
     margin_of,
     over_conditions,
     paired,
-    pairs_of,
     tests,
 )
 from .rows import UNITS, by_arm
 from .statistics import Estimate
 from .tables import plain
 
-__all__ = [
-    "LEVEL",
-    "OPTIMIZERS",
-    "PLACEMENTS",
-    "answer",
-    "conditions",
-    "detectable",
-    "differences",
-    "hand_made",
-    "hardest",
-    "identical",
-    "identities",
-    "margin",
-    "over_conditions",
-    "paired",
-    "pairs_of",
-    "place_of",
-    "ranking",
-    "said_of_identical",
-    "said_of_reach",
-    "shown",
-    "simultaneous",
-    "table",
-    "tests",
-]
 FEW_SEEDS = f"not judged: that takes {statistics.SEEDS_TO_JUDGE} seeds or more, as in the profile `small`"
 
 

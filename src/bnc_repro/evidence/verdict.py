@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..recipe.clone import project_root
-from . import hypotheses, statistics, tables
+from . import hypotheses, judgement, statistics, tables
+from .conditions import conditions, place_of
 from .rows import binarizers_of, by_arm, sets
 
 RELATIONS = {"above": "agrees", "below": "disagrees", "not judged": "shown, not judged"}
@@ -65,10 +66,10 @@ def table(
             f"{_data(rows)}, {'top-1' if unit == 'top1' else unit}: {shown}",
             _reached(rows, estimates, paper[claim]["value"]),
         )
-    for rows in [*hypotheses.conditions(presets).values(), *hypotheses.conditions(ablation).values()]:
+    for rows in [*conditions(presets).values(), *conditions(ablation).values()]:
         if classifying(rows):
             line("mlp", "it trains a network", *_classifying(rows))
-    for test in hypotheses.tests(ablation):
+    for test in judgement.tests(ablation):
         if test.name == "H1":
             where = ", ".join(filter(None, (_data(ablation), test.condition))) + ": "
             numbers = "; ".join(
@@ -77,12 +78,12 @@ def table(
             )
             why = f": {test.reason}" if test.reason else ""
             line("linear", "above each", f"{where}{numbers}", f"{WORDS[test.verdict]} at this scale{why}")
-    for condition, rows in hypotheses.conditions(ablation).items():
-        if not hypotheses.place_of(rows[0]).answers:
+    for condition, rows in conditions(ablation).items():
+        if not place_of(rows[0]).answers:
             continue
         where = ", ".join(filter(None, (_data(rows), condition))) + ": "
-        rivals = hypotheses.hand_made(rows) if "mlp" in by_arm(rows) else []
-        pairs = hypotheses.pairs_of(condition, ablation, "mlp", rivals)
+        rivals = judgement.hand_made(rows) if "mlp" in by_arm(rows) else []
+        pairs = judgement.pairs_of(condition, ablation, "mlp", rivals)
         measured = "; ".join(
             f"mlp − {rival} {hypotheses.shown_at_both(pair, rows[0]['headline'])}" for rival, pair in pairs.items()
         )
@@ -110,7 +111,7 @@ def title(rows: list[dict]) -> str:
     to it, in every condition; yes: that is above both, at a level corrected for its choice; else not decided. Of
     conditions with different numbers of seeds those with the most are primary and answer; the others are shown."""
     clauses, answers = [], []
-    counts = {name: len({row["seed"] for row in own}) for name, own in hypotheses.conditions(rows).items()}
+    counts = {name: len({row["seed"] for row in own}) for name, own in conditions(rows).items()}
     most = max(counts.values(), default=0)
     words = {
         "supported": "the learnt linear function is better than each hand-made one",
@@ -119,11 +120,11 @@ def title(rows: list[dict]) -> str:
         "equivalent": "the learnt linear function and each hand-made one lie within {margin} of each other",
         "not judged": f"the learnt linear function against each hand-made one is shown, {hypotheses.FEW_SEEDS}",
     }
-    for test in hypotheses.tests(rows):
+    for test in judgement.tests(rows):
         if test.name != "H1" or not test.estimates or not test.place.answers:
             continue
-        rival, headline = hypotheses.hardest(test), test.headline
-        condition_rows, seeds = hypotheses.conditions(rows)[test.condition], counts[test.condition]
+        rival, headline = judgement.hardest(test), test.headline
+        condition_rows, seeds = conditions(rows)[test.condition], counts[test.condition]
         where = f"under {test.condition} " if test.condition else ""
         where += f"({seeds} seeds) " if seeds < most else ""
         clause = where + words[test.verdict].format(margin=hypotheses.margin(headline))
@@ -134,7 +135,7 @@ def title(rows: list[dict]) -> str:
         clause += f" (weakest: linear − {rival} {hypotheses.shown_at_both(test.pairs[rival], headline)})"
         best = _best(condition_rows, leave_out="identity")
         others = [arm for arm in ("linear", "identity") if arm in by_arm(condition_rows) and arm != best]
-        pairs = hypotheses.pairs_of(test.condition, rows, best, others)
+        pairs = judgement.pairs_of(test.condition, rows, best, others)
         compared = {arm: pair.difference for arm, pair in pairs.items()}
         relations = {arm: pair.relation for arm, pair in pairs.items()}
         if "identity" in relations:
@@ -150,8 +151,8 @@ def title(rows: list[dict]) -> str:
                 f" ({best} − identity {hypotheses.shown_at_both(pairs['identity'], headline)})"
             )
         without = test.verdict in ("supported", "equivalent") or relations.get("identity") in ("below", "equivalent")
-        choice = [arm for arm in hypotheses.hand_made(condition_rows) if arm != "identity"]
-        level = hypotheses.LEVEL / max(1, len(choice))
+        choice = [arm for arm in judgement.hand_made(condition_rows) if arm != "identity"]
+        level = judgement.LEVEL / max(1, len(choice))
         sure = all(statistics.p_value(difference) < level for difference in compared.values())
         needed = test.verdict == "refuted" and set(relations.values()) == {"above"} and sure
         short = "No" if without else "Yes" if needed else "Not decided"
@@ -169,7 +170,7 @@ def undecided(rows: list[dict]) -> pd.DataFrame:
     """What these rows leave open, and what would decide it four times out of five if the difference seen is the true
     one: seeds, runs beyond those made, and their hours on the rows' device at their mean time. A hypothesis that lacks
     a condition needs that condition's arms with as many seeds as the others."""
-    judged, lines = hypotheses.tests(rows), []
+    judged, lines = judgement.tests(rows), []
     hours = sum(row["seconds"] for row in rows) / len(rows) / 3600
     seeds, device = len({row["seed"] for row in rows}), rows[0]["device"]
 
@@ -189,18 +190,16 @@ def undecided(rows: list[dict]) -> pd.DataFrame:
     for test in judged:
         if test.verdict not in ("undecided", "not judged") or not test.estimates:
             continue
-        rival = hypotheses.hardest(test)
+        rival = judgement.hardest(test)
         difference = test.estimates[rival]
         family = len(judged) * (len(test.estimates) if difference.mean < 0 else 1)
-        needed = statistics.pairs_needed(
-            difference.deviation, difference.mean, confidence=1 - hypotheses.LEVEL / family
-        )
+        needed = statistics.pairs_needed(difference.deviation, difference.mean, confidence=1 - judgement.LEVEL / family)
         needed = needed and max(needed, statistics.SEEDS_TO_JUDGE)
         runs = None if needed is None else max(0, needed - difference.count) * (1 + len(test.estimates))
         pair = f"{test.arm} − {rival} {hypotheses.shown(difference, test.headline)}"
         line(test.name, test.condition, pair, needed, runs)
-    arms = max((len(by_arm(condition_rows)) for condition_rows in hypotheses.conditions(rows).values()), default=0)
-    for over in hypotheses.over_conditions(judged):
+    arms = max((len(by_arm(condition_rows)) for condition_rows in conditions(rows).values()), default=0)
+    for over in judgement.over_conditions(judged):
         if over.verdict == "not run":
             missing = ", ".join(over.missing)
             line(over.name, over.condition, f"not run: {missing}", seeds, seeds * arms * len(over.missing))
@@ -212,7 +211,7 @@ def _best(rows: list[dict], leave_out: str = "") -> str:
     values = by_arm(rows)
     means = {
         arm: sum(values[arm].values()) / len(values[arm])
-        for arm in hypotheses.hand_made(rows)
+        for arm in judgement.hand_made(rows)
         if values[arm] and arm != leave_out
     }
     return max(means, key=means.__getitem__, default=leave_out)
@@ -232,7 +231,7 @@ def _classifying(rows: list[dict]) -> tuple[str, str]:
         return "too few finished runs", "undecided at this scale"
     arm, mean = arms[0], statistics.estimate(list(values[arms[0]].values())).mean
     collapsed = tables.collapsed([row for row in rows if row["arm"] == arm], CHANCE)
-    runs, against = sum(row["arm"] == arm for row in rows), hypotheses.paired(rows, arm, ["ste"]).get("ste")
+    runs, against = sum(row["arm"] == arm for row in rows), judgement.paired(rows, arm, ["ste"]).get("ste")
     measured = f"{_data(rows)}, preset `{CLASSIFYING}`: mean {mean:.1f}, {collapsed} of {runs} runs collapsed"
     if against is None:
         return measured, "undecided at this scale"
