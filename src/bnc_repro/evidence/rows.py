@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 
-from ..recipe.build import make_recipe, recipe_identity
+from ..recipe.build import make_recipe, merged, recipe_identity
 from ..recipe.clone import project_root
-from ..recipe.profiles import arm_fields, experiment_section, recipe_of, seeds_of
+from ..recipe.profiles import arm_fields, experiment_section, seeds_of, without_arm_fields
 from ..run import ledger
 from ..run.ledger import read_row
 
@@ -35,10 +37,32 @@ def sets(rows: list[dict]) -> list[list[dict]]:
     return list(by_data.values())
 
 
+def read(path: Path) -> dict:
+    """The row in a file, as `read_row`; a file that has not changed since is not read again, so make another row with
+    `row | changes` and leave this one as it is."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict, str]:
+    """A row, and its recipe's identity as text."""
+    stamp = path.stat()
+    return _read_once(path, stamp.st_mtime_ns, stamp.st_size, stamp.st_ino)
+
+
+@lru_cache(4096)
+def _read_once(path: Path, *_stamp: int) -> tuple[dict, str]:
+    row = read_row(path)
+    return row, json.dumps(recipe_identity(make_recipe(**row["recipe"])))
+
+
 def stored(profile: str, experiment: str) -> list[dict]:
     """All rows in results/, whatever params.yaml says today, by title and seed."""
+    return [row for row, _ in _stored(profile, experiment)]
+
+
+def _stored(profile: str, experiment: str) -> list[tuple[dict, str]]:
     paths = (project_root() / "results" / profile / experiment).glob("*.json")
-    return sorted(map(read_row, sorted(paths)), key=lambda row: (row["title"], row["seed"]))
+    return sorted(map(_read, sorted(paths)), key=lambda found: (found[0]["title"], found[0]["seed"]))
 
 
 def published(profile: str, experiment: str) -> list[dict]:
@@ -47,12 +71,13 @@ def published(profile: str, experiment: str) -> list[dict]:
     section = experiment_section(experiment, profile)
     arms: dict[str, list[str]] = {}
     for arm, changes in section["arms"].items():
+        values = merged(section["recipe"], without_arm_fields(changes))
+        identity = recipe_identity(make_recipe(experiment=experiment, profile=profile, **values))
         for seed in seeds_of(changes, section["seeds"]):
-            key = json.dumps(recipe_identity(recipe_of(experiment, profile, arm, seed=seed)))
-            arms.setdefault(key, []).append(arm)  # arms of two conditions may be one and the same run
+            # arms of two conditions may be one and the same run
+            arms.setdefault(json.dumps(identity | {"seed": seed}), []).append(arm)
     rows, joined = [], ledger.joined(profile, experiment)
-    for row in stored(profile, experiment):
-        key = json.dumps(recipe_identity(make_recipe(**row["recipe"])))
+    for row, key in _stored(profile, experiment):
         current = {"current": row["fingerprints"]["source"] in joined}
         rows += [row | arm_fields(arm, section["arms"][arm]) | current for arm in arms.get(key, [])]
     order = list(section["arms"])

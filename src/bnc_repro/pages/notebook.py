@@ -105,7 +105,7 @@ def parameters(name: str, profile: str) -> dict:
 
 def declared_parameters(source: Path) -> dict:
     """Names and literal values of a notebook's cell tagged `parameters`."""
-    for cell in _code_cells(source):
+    for cell in code_cells(source):
         if "parameters" in cell["metadata"].get("tags", []):
             statements = ast.parse("".join(cell["source"])).body
             assigned = [node for node in statements if isinstance(node, ast.Assign)]
@@ -115,8 +115,9 @@ def declared_parameters(source: Path) -> dict:
 
 def code(name: str) -> list[str]:
     """The code cells of notebooks/<name>.ipynb, as text."""
-    return ["".join(cell["source"]) for cell in _code_cells(project_root() / "notebooks" / f"{name}.ipynb")]
+    return ["".join(cell["source"]) for cell in code_cells(project_root() / "notebooks" / f"{name}.ipynb")]
 
 
-def _code_cells(source: Path) -> list[dict]:
+def code_cells(source: Path) -> list[dict]:
+    """The code cells of a notebook's file, as JSON holds them: source in lines."""
     return [cell for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "code"]

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import nbformat
 from PIL import Image
 
 from ..evidence import plots, speed, tables, verdict
@@ -172,6 +171,8 @@ def keep_outputs(executed: Path, source: Path) -> Path:
 
     Raises ValueError if a cell's text differs: the outputs would not be its own.
     """
+    import nbformat  # seconds, which what only reads the pages need not wait
+
     executed_cells = {cell["id"]: cell for cell in nbformat.read(executed, 4).cells}
     kept = nbformat.read(source, 4)
     for count, cell in enumerate([cell for cell in kept.cells if cell.cell_type == "code"], 1):

@@ -6,11 +6,12 @@ of notebooks are told by the digests of the rows that they were made from; rows 
 
 import difflib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-import nbformat
 from PIL import Image
 
+from ..evidence.rows import read
 from ..recipe.schema import PROFILES
 from ..run import ledger
 from . import models, notebook, publish, sources
@@ -23,9 +24,11 @@ def stale(root: Path) -> list[str]:
 
 
 def _rows(root: Path) -> Iterator[str]:
+    joined = cache(ledger.joined)
     for folder in sorted((root / "results").glob("*/*/")):
-        rows = [ledger.read_row(path) for path in sorted(folder.glob("*.json"))]
-        if old := [row for row in rows if not ledger.is_current(row)]:
+        rows = [read(path) for path in sorted(folder.glob("*.json"))]
+        old = [row for row in rows if row["fingerprints"]["source"] not in joined(row["profile"], row["experiment"])]
+        if old:
             sources_of_old = ", ".join(sorted({row["fingerprints"]["source"] for row in old}))
             yield (
                 f"{folder.relative_to(root)}, {len(old)} of {len(rows)} rows by code that is not today's "
@@ -57,16 +60,16 @@ def _figures(root: Path) -> Iterator[str]:
 
 
 def _cells(root: Path) -> Iterator[str]:
+    digest = cache(lambda path: sources.digest(root / path))
     for name in notebook.STAGES:
-        cells = nbformat.read(root / "notebooks" / f"{name}.ipynb", 4).cells
-        code = [cell for cell in cells if cell.cell_type == "code"]
-        paths = sources.stands_on((cell.id, cell.source) for cell in code)
+        code = notebook.code_cells(root / "notebooks" / f"{name}.ipynb")
+        paths = sources.stands_on((cell["id"], "".join(cell["source"])) for cell in code)
         for cell in code:
-            signed = cell.metadata.get(sources.KEY, {})
-            changed = [path for path in sorted(paths[cell.id]) if signed.get(path) != sources.digest(root / path)]
-            if cell.outputs and changed:
+            signed = cell["metadata"].get(sources.KEY, {})
+            changed = [path for path in sorted(paths[cell["id"]]) if signed.get(path) != digest(path)]
+            if cell["outputs"] and changed:
                 remedy = f"`python -m bnc_repro notebook {name}`, then `make publish`"
-                yield f"notebooks/{name}.ipynb, cell {cell.id}, of {', '.join(changed)}: {remedy}"
+                yield f"notebooks/{name}.ipynb, cell {cell['id']}, of {', '.join(changed)}: {remedy}"
 
 
 def _cards(root: Path) -> Iterator[str]:
