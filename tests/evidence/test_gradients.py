@@ -45,3 +45,40 @@ def test_agreement_is_one_for_the_reference_itself_and_zero_for_nothing():
     assert abs(gradients.agreement(layers, lambda slope, latent: exact) - 1) < 1e-12
     assert abs(gradients.agreement(layers, lambda slope, latent: -exact) + 1) < 1e-12
     assert gradients.agreement(layers, lambda slope, latent: 0 * slope) == 0
+
+
+class Doubled(torch.nn.Module):
+    """Two binary layers, a module that is called after each, and an output that is changed in place."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.first = BinaryLinear(4, 5, bias=False, weight_binarizer="identity", activation_binarizer="ste")
+        self.second = BinaryLinear(5, 5, bias=False, weight_binarizer="identity")
+        self.last, self.shared, self.stretch = torch.nn.Linear(5, 3), torch.nn.PReLU(), torch.nn.Linear(5, 5)
+
+    def forward(self, x):
+        y = self.stretch(self.shared(self.first(x)))
+        y += 1
+        return self.last(self.shared(self.second(y)) + y)
+
+
+def test_flips_of_every_layer_are_those_of_whole_passes():
+    """What is not computed again changes no digit: the same losses as from the network itself, weight by weight."""
+    x, labels = torch.randn(16, 4).double(), torch.randint(0, 3, (16,))
+    network, plain = Doubled().double().eval(), Doubled().double().eval()
+    layers = gradients.flips(network, x, labels)
+    for name, found in zip(("first", "second"), layers, strict=True):
+        layer = plain.get_submodule(name)
+        binary, scale = torch.where(found["latent"] >= 0, 1.0, -1.0).double(), channel_scale(found["latent"])
+        for i, difference in zip(found["chosen"].tolist(), found["flip"]):
+            losses = []
+            for value in (1.0, -1.0):
+                flipped = binary.clone()
+                flipped.view(-1)[i] = value
+                layer.binary_weight = lambda flipped=flipped, scale=scale: scale * flipped
+                with torch.no_grad():
+                    losses.append(F.cross_entropy(plain(x), labels))
+            assert difference == (losses[0] - losses[1]) / 2
+        del layer.binary_weight
+        assert found["flip"].abs().max() > 0

@@ -7,7 +7,8 @@ their cosine, layer by layer (1: same direction, 0: none), with batch statistics
 The reference is not the truth about training, which moves all weights at once; it is what one flip would really do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -60,21 +61,23 @@ def flips(network: nn.Module, x: Tensor, labels: Tensor) -> list[dict[str, Tenso
                 values = layer.weight_binarizer.hard(latent)
             layer.__dict__.pop("weight_binarizer", None)
             layer.weight_binarizer = _Held(values)
-            held.append((latent, layer.weight_binarizer.values))
+            held.append((layer, latent, layer.weight_binarizer.values))
     F.cross_entropy(network(x), labels).backward()
     draw = torch.Generator().manual_seed(stream(0, "sampled weights"))
     layers = []
     with torch.no_grad():
-        for latent, values in held:
+        calls, outputs = _calls(network, x)
+        whole = F.cross_entropy(outputs.double(), labels)  # the loss with each weight as it is, one of its two
+        for layer, latent, values in held:
             chosen = torch.randperm(values.numel(), generator=draw)[:WEIGHTS_PER_LAYER]
             flat, differences = values.view(-1), []
-            for i in chosen.tolist():
-                before, losses = flat[i].item(), []
-                for value in (1.0, -1.0):
-                    flat[i] = value
-                    losses.append(F.cross_entropy(network(x).double(), labels))
-                flat[i] = before
-                differences.append((losses[0] - losses[1]) / 2)
+            with _given_before(layer, calls):
+                for i in chosen.tolist():
+                    sign = flat[i].item()
+                    flat[i] = -sign
+                    flipped = F.cross_entropy(network(x).double(), labels)
+                    flat[i] = sign
+                    differences.append(sign * (whole - flipped) / 2)
             layers.append(
                 {
                     "latent": latent,
@@ -84,6 +87,38 @@ def flips(network: nn.Module, x: Tensor, labels: Tensor) -> list[dict[str, Tenso
                 }
             )
     return layers
+
+
+def _calls(network: nn.Module, x: Tensor) -> tuple[list[tuple[nn.Module, Tensor | None]], Tensor]:
+    """Of one forward pass the calls of binary layers and of modules without children, in order, each with its output,
+    None for one that something else changed in place; and the network's output."""
+    binary = [module for module in network.modules() if isinstance(module, (BinaryConv2d, BinaryLinear))]
+    inner = {part for layer in binary for part in layer.modules() if part is not layer}
+    leaves = [m for m in network.modules() if m in binary or (m not in inner and not any(True for _ in m.children()))]
+    seen: list[tuple[nn.Module, Tensor, int]] = []
+    handles = [
+        leaf.register_forward_hook(lambda module, _, output: seen.append((module, output, output._version)))
+        for leaf in leaves
+    ]
+    outputs = network(x)
+    for handle in handles:
+        handle.remove()
+    return [(module, output if output._version == version else None) for module, output, version in seen], outputs
+
+
+@contextmanager
+def _given_before(layer: nn.Module, calls: list[tuple[nn.Module, Tensor | None]]) -> Iterator[None]:
+    """Whatever was called once, and before `layer`, gives the output that it gave: no weight of `layer` changes it."""
+    called = [module for module, _ in calls]
+    first = called.index(layer) if layer in called else 0
+    given = [(module, output) for module, output in calls[:first] if output is not None and called.count(module) == 1]
+    for module, output in given:
+        module.forward = lambda *_, output=output: output
+    try:
+        yield
+    finally:
+        for module, _ in given:
+            del module.forward
 
 
 def agreement(layers: list[dict[str, Tensor]], rule: Callable[[Tensor, Tensor], Tensor]) -> float:
