@@ -1,6 +1,7 @@
 """What the committed notebooks keep of the executed ones."""
 
 import ast
+import os
 from pathlib import Path
 
 import nbformat
@@ -68,15 +69,42 @@ def assigned(source):
     return {node.id for node in targets if isinstance(node.ctx, ast.Store)}
 
 
+EXECUTED = ("01-imagenet-resnet", "03-linear-vs-soft")  # without and with cells that need a checkpoint
+
+
 @pytest.mark.slow
 def test_the_report_trains_nothing(tmp_path, monkeypatch):
-    """Each page from published rows alone says so, and a row that is not there is an error, not a training."""
+    """A page from published rows alone says so, and a row that is not there is an error, not a training. The cells of
+    the other pages run under the same setting where they are compared with their outputs (test_pipeline)."""
+    monkeypatch.setattr(notebook, "REPORTED", EXECUTED)
     before = set((ROOT / "runs").rglob("row.json"))
     pages = report.report()
-    assert [page.stem for page in pages] == list(notebook.REPORTED)
+    assert [page.stem for page in pages] == list(EXECUTED)
     for page in pages:
         assert "nothing was trained on this machine" in page.read_text()
+        committed, executed = (
+            {cell.id: cell for cell in nbformat.read(file, 4).cells}
+            for file in (ROOT / "notebooks" / f"{page.stem}.ipynb", page.with_suffix(".ipynb"))
+        )
+        for name, cell in committed.items():
+            assert executed[name].source == cell.source
+            if notebook.CHECKPOINT in cell.metadata.get("tags", []):
+                assert executed[name].outputs == cell.outputs
     assert set((ROOT / "runs").rglob("row.json")) == before
     monkeypatch.setenv("BNC_REPRO_REUSE", "only")
     with pytest.raises(ValueError, match="nothing is trained here"):
         run(recipe_of("linear_vs_soft", "sample", "ste", seed=4711), tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in notebook.REPORTED if name not in EXECUTED])
+def test_a_page_of_the_report_says_that_nothing_was_trained(name, monkeypatch):
+    """Of those that are not executed here: the page of the outputs that are committed."""
+    monkeypatch.setenv("BNC_REPRO_REUSE", "")  # which the page sets
+    monkeypatch.setattr(notebook, "run_cells", lambda source, target, *_: None)
+    page = report.write_page(name, "sample")
+    assert "nothing was trained on this machine" in page.read_text()
+    assert os.environ["BNC_REPRO_REUSE"] == "only"
+
+
+def test_every_stage_but_the_how_to_is_reported():
+    assert [name for name in notebook.STAGES if name not in notebook.REPORTED] == ["05-your-own-model"]
