@@ -3,12 +3,14 @@
 import ast
 import hashlib
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiment_section, experiments, recipe_of
 from ..recipe.schema import EXPERIMENTS
-from ..run.code import PACKAGE, closure, file_of, module_fingerprints, modules
+from ..run.code import PACKAGE, file_of, imports, module_fingerprints, modules
 from ..run.identity import data_fingerprint
 from ..training.checkpoint import write_json
 from . import notebook
@@ -16,30 +18,36 @@ from . import notebook
 READ = {"04-verdict": EXPERIMENTS, "07-what-binary-buys": ("imagenet_resnet", "coco_pose")}  # of several experiments
 
 
-def notebook_modules(name: str) -> list[str]:
+def notebook_modules(name: str, imports_of: Callable, modules_of: Callable) -> list[str]:
     """The modules that a notebook's stage runs: those that its cells import, `pages.notebook` and the command line, and
-    of the experiments that it reads what their runs import."""
-    imported = {"pages.notebook"}
+    of the experiments that it reads what their runs import. The functions are `imports` and `modules` of run/code."""
+    named = {"pages.notebook"}
     for node in ast.walk(ast.parse("\n".join(notebook.code(name)))):
         module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
         if isinstance(node, ast.ImportFrom) and module.split(".")[0] == PACKAGE.name:
             base = module.partition(".")[2]
-            imported |= {base} | {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+            named |= {base} | {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
     skipped = {"run", "run.execute", "run.judge", "run.tasks"}  # whose imports are those of every experiment
-    imported_by_cells = closure({module for module in imported - skipped if module and file_of(module)}, skipped)
+    found = waiting = {module for module in named - skipped if module and file_of(module)}
+    while waiting:
+        waiting = set().union(*map(imports_of, waiting)) - found - skipped
+        found = found | waiting
     read = READ.get(name) or filter(None, [notebook.STAGES[name]])
-    return sorted({"__main__", *imported_by_cells}.union(*map(modules, read)))
+    return sorted({"__main__", *found}.union(*map(modules_of, read)))
 
 
 def write_code(folder: Path, profile: str) -> list[Path]:
     """What stages depend on instead of files of source: for each experiment of the profile and each notebook a file
     with the fingerprint of every module that it runs (without comments, docstrings and formatting), and of the
     notebook's cells (without outputs, ids and metadata)."""
-    fingerprints = {name: module_fingerprints(modules(name)) for name in experiments(profile)}
+    once = cache(imports), cache(modules)  # each file is parsed once in this call
+    of_names = {name: once[1](name) for name in experiments(profile)}
+    of_names |= {name: notebook_modules(name, *once) for name in notebook.STAGES}
+    every = module_fingerprints(sorted(set().union(*of_names.values())))
+    fingerprints = {name: {module: every[module] for module in names} for name, names in of_names.items()}
     for name in notebook.STAGES:
         cells = "\n\n".join(notebook.code(name)).encode()
-        of_cells = {f"notebooks/{name}.ipynb": hashlib.sha256(cells).hexdigest()}
-        fingerprints[name] = module_fingerprints(notebook_modules(name)) | of_cells
+        fingerprints[name][f"notebooks/{name}.ipynb"] = hashlib.sha256(cells).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in fingerprints.items():
         write_json(folder / f"{name}.json", content)
