@@ -20,6 +20,8 @@ version = release = bnc_repro.__version__
 
 root_doc = "docs/index"
 include_patterns = ["docs/**", "notebooks/*.ipynb", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LOG.md"]
+# Walked otherwise, tens of thousands of files in .venv alone, for pages that include_patterns leaves out.
+exclude_patterns = [".*", "build", "data", "data-store", "results", "runs", "src", "tests"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "sphinx_copybutton"]
 
 nb_execution_mode = "off"
