@@ -1,7 +1,7 @@
-"""Trains in float64, with batch statistics frozen and the classifier evaluated exactly; the first process writes the
-losses of all steps and the curve.
+"""Trains recipes in float64, with batch statistics frozen and the classifier evaluated exactly; the first process
+writes the losses of all steps and the curve of each.
 
-    python train_exactly.py RECIPE_AS_JSON TARGET
+    python train_exactly.py RECIPES_AS_JSON TARGET
 """
 
 import json
@@ -15,17 +15,8 @@ from bnc_repro.images import task as images
 from bnc_repro.recipe import make_recipe
 from bnc_repro.training import distributed, loop
 
-device, (values, target) = torch.device("cpu"), sys.argv[1:]
+device, (recipes, target) = torch.device("cpu"), sys.argv[1:]
 distributed.meet(device)
-recipe = make_recipe(**json.loads(values))
-task = images.build(recipe, device)
-task.network.double()
-task.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
-task.network.weight_binarizer.tabulated = False
-for module in task.network.modules():
-    if isinstance(module, nn.BatchNorm2d):
-        module.eval()
-        module.train = lambda mode=True, module=module: module
 steps, look = [], loop.stop_if_diverged
 
 
@@ -36,7 +27,21 @@ def noted(losses, *others):
 
 
 loop.stop_if_diverged = noted
-curve = loop.train(task, recipe, Path(target).with_suffix(""), device)
+trained = []
+for number, values in enumerate(json.loads(recipes)):
+    recipe = make_recipe(**values)
+    task = images.build(recipe, device)
+    task.network.double()
+    task.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+    task.network.weight_binarizer.tabulated = False
+    for module in task.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda mode=True, module=module: module
+    steps.clear()
+    curve = loop.train(task, recipe, Path(f"{target}.{number}"), device)
+    trained.append({"steps": list(steps), "curve": curve})
+loop.stop_if_diverged = look
 if distributed.rank() == 0:
-    Path(target).write_text(json.dumps({"steps": steps, "curve": curve}))
+    Path(target).write_text(json.dumps(trained))
 distributed.part()

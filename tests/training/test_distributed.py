@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -32,30 +33,34 @@ def settings(root: str, **changes) -> dict:
     return merged(TINY, {"epochs": 2, "data": {"root": root, "augment": "shift"}}, changes)
 
 
-def result(script: str, argument: str, target: Path, processes: int) -> dict:
-    """What a script of the helpers writes to `target`, given both, in so many processes."""
-    start = [*TORCHRUN, f"--nproc-per-node={processes}"] if processes > 1 else [sys.executable]
-    done = subprocess.run(
-        [*start, str(HELPERS / script), argument, str(target)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def result(script: str, argument: str, target: Path, processes: int):
+    """What a script of the helpers writes to `target`, given both: here, or in so many processes."""
+    words = [str(HELPERS / script), argument, str(target)]
+    if processes == 1:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", words)
+            runpy.run_path(words[0], run_name="__main__")
+    else:
+        done = subprocess.run(
+            [*TORCHRUN, f"--nproc-per-node={processes}", *words],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(target.read_text())
 
 
-def exact(values: dict, target: Path, processes: int) -> dict:
-    return result("train_exactly.py", json.dumps(values), target, processes)
+def exact(recipes: list[dict], target: Path, processes: int) -> list[dict]:
+    return result("train_exactly.py", json.dumps(recipes), target, processes)
 
 
 def test_two_processes_train_what_one_trains(data, tmp_path):
     """Twenty steps with the same global batch, whole or in pieces: the same losses to 1e-5, the same test images."""
-    one = exact(settings(data), tmp_path / "one.json", 1)
-    two = exact(settings(data), tmp_path / "two.json", 2)
-    pieces = exact(settings(data, accumulate=2), tmp_path / "pieces.json", 2)
+    (one,) = exact([settings(data)], tmp_path / "one.json", 1)
+    two, pieces = exact([settings(data), settings(data, accumulate=2)], tmp_path / "two.json", 2)
     assert len(one["steps"]) == 20
     assert max(one["steps"]) - min(one["steps"]) > 0.1  # it moved
     for other in (two, pieces):
