@@ -52,6 +52,14 @@ def test_of_two_kernels_the_faster_one_counts():
     assert set(speed.fastest_kernel(both)["kernel"]) == {"popcount"}
 
 
+def test_the_headline_is_of_the_machine_that_gains_least():
+    """Of two machines that measured the most networks; one that measured fewer does not count."""
+    first, second = (rows(packed=1.0, torch=ratio).assign(device=name) for name, ratio in (("a", 13.7), ("b", 10.9)))
+    more = [frame.assign(network="sbpn") for frame in (first, second)]
+    few = rows(packed=1.0, torch=2.0).assign(device="c")
+    assert set(speed.headline(pd.concat([first, second, *more, few]))["device"]) == {"b"}
+
+
 def test_newer_rows_take_the_place_of_older_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "project_root", lambda: tmp_path)
     speed.keep(rows(packed=1.0, torch=12.51234))
@@ -80,7 +88,7 @@ def test_a_measurement_makes_whole_rows():
 
 
 def test_the_published_rows_hold_the_networks_of_the_page():
-    published = speed.largest(speed.published())
+    published = speed.headline(speed.published())
     assert set(published["network"]) == set(speed.NETWORKS)
     assert (published["ms"] > 0).all()
 

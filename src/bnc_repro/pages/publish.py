@@ -152,7 +152,7 @@ def blocks() -> dict[str, str]:
     """What the published rows say, by the name of its marks: verdicts, the title's answer, costs, speeds. Each ends
     with the rows that it stands on."""
     (images, poses, ablation), small = published_rows(), published_rows("small")
-    presets, measured = published("presets", "linear_vs_soft"), speed.largest(speed.published())
+    presets, measured = published("presets", "linear_vs_soft"), speed.headline(speed.published())
     times = tables.times([images, poses, ablation, *small])
     texts = {
         "verdict": tables.markdown(verdict.table(images, poses, ablation, presets, speed.claim(measured))),
