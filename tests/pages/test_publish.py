@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bnc_repro.pages import notebook, report
+from bnc_repro.pages import notebook, report, sources
 from bnc_repro.pages.publish import keep_outputs
 from bnc_repro.recipe.profiles import recipe_of
 from bnc_repro.run.execute import run
@@ -37,6 +37,17 @@ def test_a_cell_that_trains_keeps_its_result_without_progress(tmp_path):
 def test_what_other_cells_print_is_kept(tmp_path):
     kept = nbformat.read(keep_outputs(*executed_with("print(rows)\n1", tmp_path)), 4).cells[0]
     assert [output.output_type for output in kept.outputs] == ["stream", "execute_result"]
+
+
+def test_rows_newer_than_the_page_leave_it_stale(tmp_path):
+    """Outputs are signed with the rows that were read when they were made, whatever stands there now."""
+    executed, committed = executed_with("from bnc_repro.evidence import speed\nspeed.published()", tmp_path)
+    for read in ({"results/packed.csv": "0123456789abcdef"}, {}):
+        page = nbformat.read(executed, 4)
+        page.metadata["rows"] = read
+        nbformat.write(page, executed)
+        signed = nbformat.read(keep_outputs(executed, committed), 4).cells[0].metadata["rows"]
+        assert signed == (read or {"results/packed.csv": sources.digest(ROOT / "results" / "packed.csv")})
 
 
 def test_outputs_of_another_text_are_refused(tmp_path):
@@ -86,6 +97,8 @@ def test_the_report_trains_nothing(tmp_path, monkeypatch):
             {cell.id: cell for cell in nbformat.read(file, 4).cells}
             for file in (ROOT / "notebooks" / f"{page.stem}.ipynb", page.with_suffix(".ipynb"))
         )
+        read = nbformat.read(page.with_suffix(".ipynb"), 4).metadata["rows"]
+        assert ("results/presets/linear_vs_soft" in read) == (page.stem == "03-linear-vs-soft")
         for name, cell in committed.items():
             assert executed[name].source == cell.source
             if notebook.CHECKPOINT in cell.metadata.get("tags", []):

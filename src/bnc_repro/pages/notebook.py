@@ -12,6 +12,7 @@ from ..names import known
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiment_section
 from ..run import pinned
+from . import sources
 
 STAGES = {
     "00-binarizing-by-classification": None,
@@ -59,6 +60,8 @@ def run_cells(source: Path, target: Path, name: str, profile: str) -> None:
             f"{source.name} does not declare the parameter {', '.join(unknown)}; declared: {', '.join(declared)}. "
             "Add it to the parameters cell or take it out of params.yaml"
         )
+    cells = enumerate("".join(cell["source"]) for cell in code_cells(source))
+    read = sources.read_by(((str(number), text) for number, text in cells), project_root())
     papermill.execute_notebook(
         source,
         target,
@@ -71,16 +74,17 @@ def run_cells(source: Path, target: Path, name: str, profile: str) -> None:
         autosave_cell_every=60,
         progress_bar=False,
     )
-    _still(target)
+    _still(target, read)
 
 
-def _still(target: Path) -> None:
-    """Put a sentence in the place of an executed notebook's widgets: without the kernel that made them they are an
-    error in JupyterLab, and a page would fetch their code from elsewhere."""
+def _still(target: Path, read: dict[str, str]) -> None:
+    """Note in an executed notebook which rows it `read`, and put a sentence in the place of its widgets: without the
+    kernel that made them they are an error in JupyterLab, and a page would fetch their code from elsewhere."""
     import nbformat
 
     executed = nbformat.read(target, 4)
     executed.metadata.pop("widgets", None)
+    executed.metadata[sources.KEY] = read
     for cell in executed.cells:
         for output in cell.get("outputs", ()):
             if output.get("data", {}).pop(WIDGET, None):

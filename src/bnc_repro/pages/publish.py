@@ -167,19 +167,20 @@ def blocks() -> dict[str, str]:
 
 def keep_outputs(executed: Path, source: Path) -> Path:
     """Copy the outputs of an executed notebook into the committed one, cell by cell, without times or paths, and sign
-    them with the rows that they stand on (`sources`).
+    them with the rows that they stand on (`sources`): rows that are newer than the page leave it stale.
 
     Raises ValueError if a cell's text differs: the outputs would not be its own.
     """
     import nbformat  # seconds, which what only reads the pages need not wait
 
-    executed_cells = {cell["id"]: cell for cell in nbformat.read(executed, 4).cells}
+    page = nbformat.read(executed, 4)
+    executed_cells = {cell["id"]: cell for cell in page.cells}
     kept = nbformat.read(source, 4)
     for count, cell in enumerate([cell for cell in kept.cells if cell.cell_type == "code"], 1):
         if cell.id not in executed_cells or executed_cells[cell.id].source != cell.source:
             raise ValueError(f"{source.name}, cell {cell.id}: changed since it was run; run `make repro` first")
         cell.outputs, cell.execution_count = _stable(executed_cells[cell.id], count), count
-    sources.sign(kept.cells, project_root())
+    sources.sign(kept.cells, project_root(), page.metadata.get(sources.KEY, {}))
     nbformat.write(kept, source)
     return source
 

@@ -76,11 +76,19 @@ def digest(path: Path) -> str:
     return total.hexdigest()[:DIGITS]
 
 
-def sign(cells: list, root: Path) -> None:
-    """Write into the metadata of a notebook's code cells the digests of the rows that their outputs stand on."""
+def read_by(cells: Iterable[tuple[str, str]], root: Path) -> dict[str, str]:
+    """Path -> digest of the published rows that a notebook's code cells (id, source) stand on, but for those of the
+    first profile, which are made where it runs."""
+    paths = set().union(*stands_on(cells).values())
+    return {path: digest(root / path) for path in sorted(paths) if not path.startswith(f"results/{PROFILES[0]}")}
+
+
+def sign(cells: list, root: Path, read: dict[str, str]) -> None:
+    """Write into the metadata of a notebook's code cells the digests of the rows that their outputs stand on: as they
+    were `read` when the cells were run, where that is known."""
     code = [cell for cell in cells if cell.cell_type == "code"]
     for name, paths in stands_on((cell.id, cell.source) for cell in code).items():
         (cell,) = (cell for cell in code if cell.id == name)
         cell.metadata.pop(KEY, None)
         if paths and cell.outputs:
-            cell.metadata[KEY] = {path: digest(root / path) for path in sorted(paths)}
+            cell.metadata[KEY] = {path: read.get(path) or digest(root / path) for path in sorted(paths)}
