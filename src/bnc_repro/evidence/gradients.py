@@ -67,17 +67,17 @@ def flips(network: nn.Module, x: Tensor, labels: Tensor) -> list[dict[str, Tenso
     layers = []
     with torch.no_grad():
         calls, outputs = _calls(network, x)
-        whole = F.cross_entropy(outputs.double(), labels)  # the loss with each weight as it is, one of its two
+        unflipped = F.cross_entropy(outputs.double(), labels)  # the loss with each weight as it is, one of its two
         for layer, latent, values in held:
             chosen = torch.randperm(values.numel(), generator=draw)[:WEIGHTS_PER_LAYER]
             flat, differences = values.view(-1), []
-            with _given_before(layer, calls):
+            with _fixed_before(layer, calls):
                 for i in chosen.tolist():
                     sign = flat[i].item()
                     flat[i] = -sign
                     flipped = F.cross_entropy(network(x).double(), labels)
                     flat[i] = sign
-                    differences.append(sign * (whole - flipped) / 2)
+                    differences.append(sign * (unflipped - flipped) / 2)
             layers.append(
                 {
                     "latent": latent,
@@ -107,17 +107,17 @@ def _calls(network: nn.Module, x: Tensor) -> tuple[list[tuple[nn.Module, Tensor 
 
 
 @contextmanager
-def _given_before(layer: nn.Module, calls: list[tuple[nn.Module, Tensor | None]]) -> Iterator[None]:
+def _fixed_before(layer: nn.Module, calls: list[tuple[nn.Module, Tensor | None]]) -> Iterator[None]:
     """Whatever was called once, and before `layer`, gives the output that it gave: no weight of `layer` changes it."""
     called = [module for module, _ in calls]
     first = called.index(layer) if layer in called else 0
-    given = [(module, output) for module, output in calls[:first] if output is not None and called.count(module) == 1]
-    for module, output in given:
+    fixed = [(module, output) for module, output in calls[:first] if output is not None and called.count(module) == 1]
+    for module, output in fixed:
         module.forward = lambda *_, output=output: output
     try:
         yield
     finally:
-        for module, _ in given:
+        for module, _ in fixed:
             del module.forward
 
 

@@ -276,6 +276,6 @@ def headline(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of one machine, for pages that have room for one: of those that measured the most networks the one on
     which `BALANCED` gains least over torch's float32."""
     counts = rows.groupby("device")["network"].nunique()
-    whole = rows[rows["device"].isin(counts[counts == counts.max()].index)]
-    gains = fastest_kernel(whole).query("network == @BALANCED and contestant == @EAGER").set_index("device")["ratio"]
-    return rows[rows["device"] == (gains.idxmin() if len(gains) else whole["device"].iloc[0])]
+    complete = rows[rows["device"].isin(counts[counts == counts.max()].index)]
+    gains = fastest_kernel(complete).query("network == @BALANCED and contestant == @EAGER").set_index("device")["ratio"]
+    return rows[rows["device"] == (gains.idxmin() if len(gains) else complete["device"].iloc[0])]

@@ -95,7 +95,7 @@ def lookup(
     tables, pairs, table, tiles, row_bytes, triples, weights, middle, scale, shift, slope, outputs, shortcut,
     target, words, counts, block,
 ):  # fmt: skip
-    """A binary 3x3 convolution by tables: see `kernels`. weights (outputs / 64, 9 triples, 64) bytes.
+    """A binary 3x3 convolution by tables: see `tables`. weights (outputs / 64, 9 triples, 64) bytes.
 
     table: ten int64 a tile, the places of two pairs, then of four pixels in target and in words.
     """
