@@ -23,13 +23,13 @@ def install_line(*modules: str) -> str:
     """The command that installs modules which extras of this package bring, as in pip install 'numba>=0.66' (extra
     `packed`). Raises ValueError for a module of no extra."""
     packages = {module.partition(".")[0] for module in modules}
-    found, extras = {}, {}
+    requirements, extras = {}, {}
     for requirement in metadata.requires("bnc_repro") or ():
         package, _, extra = requirement.partition("; extra == ")
         name = re.split(r"[^\w.-]", package)[0]
         if extra and name in packages:
-            found[name], extras[extra.strip("'\"")] = f"'{package.strip()}'", None
-    if packages - found.keys():
-        raise ValueError(f"no extra of bnc_repro brings {', '.join(sorted(packages - found.keys()))}")
+            requirements[name], extras[extra.strip("'\"")] = f"'{package.strip()}'", None
+    if packages - requirements.keys():
+        raise ValueError(f"no extra of bnc_repro brings {', '.join(sorted(packages - requirements.keys()))}")
     of = ("extra" if len(extras) == 1 else "extras") + f" `{'`, `'.join(extras)}`"
-    return f"pip install {' '.join(sorted(found.values()))} ({of})"
+    return f"pip install {' '.join(sorted(requirements.values()))} ({of})"

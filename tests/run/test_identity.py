@@ -4,7 +4,7 @@ import shutil
 
 from bnc_repro.recipe.schema import EXPERIMENTS
 from bnc_repro.run import identity
-from bnc_repro.run.code import PACKAGE, SOURCES, modules, source_fingerprint
+from bnc_repro.run.code import PACKAGE, modules, source_fingerprint, source_of
 from bnc_repro.run.identity import folder_of
 
 
@@ -22,7 +22,7 @@ def test_a_fingerprint_covers_the_source_that_is_imported(recipe, tmp_path, monk
         return {name: source_fingerprint(modules(name, copy), copy) for name in EXPERIMENTS}
 
     before, folder = now(), folder_of(recipe(), tmp_path)
-    assert before == SOURCES
+    assert before == {name: source_of(name) for name in EXPERIMENTS}
     with open(copy / "poses" / "networks.py", "a") as file:
         file.write("TOUCHED = 1\n")
     after = now()
@@ -31,7 +31,7 @@ def test_a_fingerprint_covers_the_source_that_is_imported(recipe, tmp_path, monk
         file.write("TOUCHED = 1\n")
     assert all(after[name] != value for name, value in now().items())
     assert folder_of(recipe(), tmp_path) == folder, "code edited after it was imported is not the code that runs"
-    monkeypatch.setattr(identity, "SOURCES", now())
+    monkeypatch.setattr(identity, "source_of", now().get)
     assert folder_of(recipe(), tmp_path) != folder
 
 

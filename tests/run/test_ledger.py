@@ -14,10 +14,10 @@ import pytest
 
 from bnc_repro.evidence import same_digits
 from bnc_repro.run import ledger
-from bnc_repro.run.code import PACKAGE, SOURCES
+from bnc_repro.run.code import PACKAGE, source_of
 
 ROOT = Path(__file__).resolve().parents[2]
-TODAY = SOURCES["linear_vs_soft"]
+TODAY = source_of("linear_vs_soft")
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_lines_join_code_through_others_and_for_their_profile_alone(clone):
     assert not ledger.is_current(row("third"))
     assert not ledger.is_current(row("fifth"))
     assert ledger.is_current(row("fifth", "small"))
-    assert ledger.joined("sample", "coco_pose") == {SOURCES["coco_pose"]}
+    assert ledger.joined("sample", "coco_pose") == {source_of("coco_pose")}
 
 
 def test_a_newer_proof_takes_the_place_of_the_older_one(clone):

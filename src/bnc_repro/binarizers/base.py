@@ -55,13 +55,13 @@ def once(backward: Callable) -> Callable:
     def refusing(ctx, *gradients: Tensor):
         saved = ctx.saved_tensors
         with torch.no_grad():
-            found = backward(ctx, saved, *gradients)
+            inward = backward(ctx, saved, *gradients)
         if torch.compiler.is_compiling() or not (torch.is_grad_enabled() or pushed()):
-            return found
+            return inward
         causes = [tensor for tensor in (*gradients, *saved) if isinstance(tensor, Tensor)]
-        if isinstance(found, Tensor):
-            return _Refused.apply(found, *causes)
-        return tuple(_Refused.apply(part, *causes) if isinstance(part, Tensor) else part for part in found)
+        if isinstance(inward, Tensor):
+            return _Refused.apply(inward, *causes)
+        return tuple(_Refused.apply(part, *causes) if isinstance(part, Tensor) else part for part in inward)
 
     return refusing
 

@@ -88,9 +88,9 @@ class _PushedDSQSign(_DSQSign):
         inner = x.clamp(-1, 1)
         t = torch.tanh(inner * k)
         along = s * (1 - t.square())
-        found = torch.zeros_like(t)
+        tangent = torch.zeros_like(t)
         if of_x is not None:
-            found = found + along * k * (inner == x) * of_x
+            tangent = tangent + along * k * (inner == x) * of_x
         if of_sharpness is not None:
-            found = found + (s.square() * t - along * inner / (a * (2 - a))) * (sharpness == a) * of_sharpness
-        return found.to(x.dtype)
+            tangent = tangent + (s.square() * t - along * inner / (a * (2 - a))) * (sharpness == a) * of_sharpness
+        return tangent.to(x.dtype)

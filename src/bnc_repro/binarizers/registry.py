@@ -41,9 +41,9 @@ def get(binarizer: str | Binarizer | None, *, preset: str = "fixed", **options) 
     if binarizer is None or isinstance(binarizer, Binarizer):
         return binarizer
     if not isinstance(binarizer, str):
-        given = getattr(binarizer, "__name__", type(binarizer).__name__)
+        kind = getattr(binarizer, "__name__", type(binarizer).__name__)
         raise ValueError(
-            f"a binarizer is a name such as 'ste', FILE.py:NAME, an instance of Binarizer or None (float), not {given}"
+            f"a binarizer is a name such as 'ste', FILE.py:NAME, an instance of Binarizer or None (float), not {kind}"
         )
     file = own_file(binarizer)
     if file:

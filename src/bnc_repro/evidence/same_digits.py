@@ -25,7 +25,7 @@ from ..recipe.build import make_recipe
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiments
 from ..run import ledger, pinned
-from ..run.code import SOURCES, git_state
+from ..run.code import git_state, source_of
 
 # What a row says of its run beside its digits.
 BESIDE = {
@@ -80,7 +80,7 @@ def pairs(profiles: list[str], seeds: int = 1) -> list[Pair]:
             for folder in (experiment, "tuning"):
                 for row in ledger.rows(profile, folder):
                     source = row["fingerprints"]["source"]
-                    if row["experiment"] != experiment or source == SOURCES[experiment]:
+                    if row["experiment"] != experiment or source == source_of(experiment):
                         continue
                     recipe = cut(row["recipe"], keep_length=profile == "sample")
                     if profile == "sample" and row["seed"] >= seeds:
@@ -203,7 +203,7 @@ def prove(profiles: list[str], seeds: int = 1, say: Callable[[str], None] = prin
                 "profile": profile,
                 "experiment": experiment,
                 "old": source,
-                "new": SOURCES[experiment],
+                "new": source_of(experiment),
                 "runs": len(runs),
                 "values": sum(values for _, values, _ in runs),
                 "old_commit": runs[0][0].commit[:12],

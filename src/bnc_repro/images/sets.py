@@ -296,7 +296,7 @@ class ImageFolders(Dataset):
             log.warning(f"{error}; replaced by the next one ({count})")
             return self._item((i + 1) % len(self))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((*self.seed, i)))
+            torch.default_generator.manual_seed(hash((*self.seed, i)))  # torch.manual_seed would seed GPUs too
             weights = torch.randn(3) * self.lighting * torch.tensor(EIGENVALUES)
             image = self.transform(opened)
         return image, torch.tensor(EIGENVECTORS) @ weights, self.labels[i]

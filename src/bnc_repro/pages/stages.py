@@ -3,8 +3,6 @@
 import ast
 import hashlib
 import json
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 from ..recipe.clone import project_root
@@ -18,9 +16,9 @@ from . import notebook
 READ = {"04-verdict": EXPERIMENTS, "07-what-binary-buys": ("imagenet_resnet", "coco_pose")}  # of several experiments
 
 
-def notebook_modules(name: str, imports_of: Callable, modules_of: Callable) -> list[str]:
+def notebook_modules(name: str) -> list[str]:
     """The modules that a notebook's stage runs: those that its cells import, `pages.notebook` and the command line, and
-    of the experiments that it reads what their runs import. The functions are `imports` and `modules` of run/code."""
+    of the experiments that it reads what their runs import."""
     named = {"pages.notebook"}
     for node in ast.walk(ast.parse("\n".join(notebook.code(name)))):
         module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
@@ -30,19 +28,18 @@ def notebook_modules(name: str, imports_of: Callable, modules_of: Callable) -> l
     skipped = {"run", "run.execute", "run.judge", "run.tasks"}  # whose imports are those of every experiment
     found = waiting = {module for module in named - skipped if module and file_of(module)}
     while waiting:
-        waiting = set().union(*map(imports_of, waiting)) - found - skipped
+        waiting = set().union(*map(imports, waiting)) - found - skipped
         found = found | waiting
     read = READ.get(name) or filter(None, [notebook.STAGES[name]])
-    return sorted({"__main__", *found}.union(*map(modules_of, read)))
+    return sorted({"__main__", *found}.union(*map(modules, read)))
 
 
 def write_code(folder: Path, profile: str) -> list[Path]:
     """What stages depend on instead of files of source: for each experiment of the profile and each notebook a file
     with the fingerprint of every module that it runs (without comments, docstrings and formatting), and of the
     notebook's cells (without outputs, ids and metadata)."""
-    once = cache(imports), cache(modules)  # each file is parsed once in this call
-    of_names = {name: once[1](name) for name in experiments(profile)}
-    of_names |= {name: notebook_modules(name, *once) for name in notebook.STAGES}
+    of_names = {name: modules(name) for name in experiments(profile)}
+    of_names |= {name: notebook_modules(name) for name in notebook.STAGES}
     every = module_fingerprints(sorted(set().union(*of_names.values())))
     fingerprints = {name: {module: every[module] for module in names} for name, names in of_names.items()}
     for name in notebook.STAGES:

@@ -273,10 +273,10 @@ def _person_faults(entry: dict, image: dict, where: str) -> Iterator[str]:
 def _miscounted(entry: dict) -> str | None:
     """What is wrong with num_keypoints beside the joints that are labelled; None: nothing. Crowds are nobody, and sets
     that join parts count those of the body alone, which are fewer."""
-    said, labelled = entry.get("num_keypoints"), sum(flag > 0 for flag in entry["keypoints"][2::3])
-    if said is None or entry.get("iscrowd", 0) or 0 < said <= labelled or said == labelled:
+    stated, labelled = entry.get("num_keypoints"), sum(flag > 0 for flag in entry["keypoints"][2::3])
+    if stated is None or entry.get("iscrowd", 0) or 0 < stated <= labelled or stated == labelled:
         return None
-    return f"{said} as num_keypoints, but labels {labelled or 'none'}"
+    return f"{stated} as num_keypoints, but labels {labelled or 'none'}"
 
 
 def leaves_its_folder(name: str) -> bool:

@@ -55,6 +55,17 @@ def category_of(document: dict, file: Path, wanted: str | int = "") -> dict:
     return chosen
 
 
+def differing(skeletons: dict[str, Skeleton], root: Path) -> str | None:
+    """The sentence for splits (name -> skeleton of the category taken) that do not share what a run needs; None where
+    they do."""
+    if len(set(skeletons.values())) < 2:
+        return None
+    return (
+        f"the categories of {' and '.join(skeletons)} in {root}/annotations differ (in id, names, sigmas, pairs, limbs "
+        "or upper body): use one in both"
+    )
+
+
 def other_categories(document: dict, taken: dict, file: Path) -> str | None:
     """The sentence that says which of several categories was taken, and how many people the others have."""
     counts = people_by_category(document)

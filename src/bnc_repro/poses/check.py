@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..images.check import look_at_pictures
 from .annotations import faults, leaves_its_folder, load_annotations
-from .categories import category_of, is_person, of_category, other_categories
+from .categories import category_of, differing, is_person, of_category, other_categories
 from .people import AREA_OF_BOX
 from .units import unit_findings
 
@@ -43,12 +43,8 @@ def _differences(folder, splits):
     for split in splits:
         document, file = load_annotations(folder, split)
         skeletons[split] = of_category(category_of(document, file), file)
-    if len(set(skeletons.values())) < 2:
-        return []
-    return [
-        f"the categories of {' and '.join(skeletons)} in {folder}/annotations differ (in id, names, sigmas, pairs, "
-        "limbs or upper body): use one in both"
-    ]
+    sentence = differing(skeletons, folder)
+    return [sentence] if sentence else []
 
 
 def _check_split(folder, split, notes):

@@ -23,7 +23,7 @@ from ..training.progress import log
 from ..training.task import Task, build_network, on_device
 from . import coco_eval
 from .annotations import load_annotations
-from .categories import category_of, of_category, other_categories
+from .categories import category_of, differing, of_category, other_categories
 from .crops import CropBatches
 from .heatmaps import encode, heatmap_cross_entropy, heatmap_loss
 from .measures import torsos_px
@@ -55,8 +55,8 @@ def build(recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
     if sentence := other_categories(document, taken, file):
         log.warning(sentence)
     judged = CropBatches(root, VALIDATION, category=taken["id"], **options)
-    if people.skeleton != judged.skeleton:
-        raise ValueError(f"the categories of {TRAIN} and {VALIDATION} in {root}/annotations differ: use one in both")
+    if sentence := differing({TRAIN: people.skeleton, VALIDATION: judged.skeleton}, root):
+        raise ValueError(sentence)
     names = people.skeleton.names
     heatmap_size = (recipe.data.image_size[0] // 4, recipe.data.image_size[1] // 4)
     for split, crops in ((TRAIN, people), (VALIDATION, judged)):

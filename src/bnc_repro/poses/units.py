@@ -21,8 +21,9 @@ def unit_findings(people: Sequence[dict], images: dict[int, dict], file: Path) -
     boxes = np.array([entry["bbox"] for entry in people], np.float64)
     pictured = [images[entry["image_id"]] for entry in people]
     sides = np.array([(image["width"], image["height"]) for image in pictured], np.float64)  # (N, 2)
-    said = points[labelled]
-    if said.min() >= 0 and said.max() <= 1 and (said % 1 > 0).any() and sides.min() > 2:
+    labelled_points = points[labelled]
+    within_1 = labelled_points.min() >= 0 and labelled_points.max() <= 1
+    if within_1 and (labelled_points % 1 > 0).any() and sides.min() > 2:
         return [
             f"{file}: all keypoints lie within 0 and 1, as shares of a picture do: multiply them by its width and "
             f"height, {sides[0, 0]:g} x {sides[0, 1]:g} px for annotation {people[0]['id']}"

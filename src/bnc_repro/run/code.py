@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -21,12 +21,18 @@ PACKAGE = Path(__file__).parent.parent
 # The task of each experiment; a run imports the one it needs.
 TASK_MODULES = {"imagenet_resnet": "images.task", "linear_vs_soft": "images.task", "coco_pose": "poses.task"}
 DIGITS = 16  # of a fingerprint in a row
+# Read when this module is: an edit after that is not the code that runs.
+TEXTS = {file: file.read_text(encoding="utf-8") for file in sorted(PACKAGE.rglob("*.py"))}
 
 
 def file_of(module: str, package: Path | None = None) -> Path | None:
     """The source file of a module, or of a folder's `__init__`; None if there is none of that name."""
     path = (package or PACKAGE) / module.replace(".", "/")
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _text(file: Path) -> str:
+    return TEXTS.get(file) or file.read_text(encoding="utf-8")
 
 
 def imports(module: str, package: Path | None = None) -> set[str]:
@@ -36,13 +42,18 @@ def imports(module: str, package: Path | None = None) -> set[str]:
     assert file is not None, module
     folder = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            parts = [*folder[: len(folder) - node.level + 1], *(node.module or "").split(".")]
-            base = ".".join(filter(None, parts))
-            names |= {base} | {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+    for level, source, imported in _relative_imports(_text(file)):
+        base = ".".join(filter(None, [*folder[: len(folder) - level + 1], *source.split(".")]))
+        names |= {base} | {f"{base}.{name}".lstrip(".") for name in imported}
     names |= {name.rpartition(".")[0] for name in names | {module}}
     return {name for name in names if name and file_of(name, package)} - {module}
+
+
+@lru_cache(1024)
+def _relative_imports(text: str) -> list[tuple[int, str, list[str]]]:
+    """The level, the module and the names of each `from .module import name` in a source."""
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level]
+    return [(node.level, node.module or "", [alias.name for alias in node.names]) for node in nodes]
 
 
 def closure(start: set[str], without: set[str], package: Path | None = None) -> list[str]:
@@ -64,11 +75,12 @@ def modules(experiment: str, package: Path | None = None) -> list[str]:
 def module_fingerprints(names: list[str], package: Path | None = None) -> dict[str, str]:
     """module -> sha256 of its code without comments, docstrings and formatting."""
     files = {name: file for name in names if (file := file_of(name, package))}
-    texts = {name: _meaning(file.read_text()) for name, file in files.items()}
-    return {name: hashlib.sha256(text.encode()).hexdigest()[:DIGITS] for name, text in texts.items()}
+    return {name: _text_fingerprint(_text(file)) for name, file in files.items()}
 
 
-_meaning = lru_cache(meaning)
+@lru_cache(1024)
+def _text_fingerprint(text: str) -> str:
+    return hashlib.sha256(meaning(text).encode()).hexdigest()[:DIGITS]
 
 
 def source_fingerprint(names: list[str], package: Path | None = None) -> str:
@@ -77,8 +89,10 @@ def source_fingerprint(names: list[str], package: Path | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
-# Read when this module is: an edit after that is not the code that runs.
-SOURCES = {experiment: source_fingerprint(modules(experiment)) for experiment in TASK_MODULES}
+@cache
+def source_of(experiment: str) -> str:
+    """The source fingerprint of the code that runs in this process, of one experiment."""
+    return source_fingerprint(modules(experiment))
 
 
 def git_state() -> dict:

@@ -11,7 +11,7 @@ from ..images import manifest
 from ..recipe.build import recipe_identity
 from ..recipe.clone import project_root
 from ..recipe.schema import Recipe, missing_data
-from .code import DIGITS, SOURCES
+from .code import DIGITS, source_of
 
 
 def fingerprints(recipe: Recipe, data: str | None = None) -> dict[str, str]:
@@ -36,7 +36,7 @@ def fingerprints(recipe: Recipe, data: str | None = None) -> dict[str, str]:
     return {
         "recipe": recipe_fingerprint(identity),
         "data": data or data_fingerprint(root),
-        "source": SOURCES[recipe.experiment],
+        "source": source_of(recipe.experiment),
     }
 
 

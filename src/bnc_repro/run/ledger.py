@@ -13,7 +13,7 @@ from pathlib import Path
 from ..recipe.build import make_recipe
 from ..recipe.clone import project_root
 from ..training import strict_csv
-from .code import SOURCES
+from .code import source_of
 
 COLUMNS = ("profile", "experiment", "old", "new", "runs", "values", "old_commit", "new_commit", "device", "date")
 
@@ -48,7 +48,7 @@ def add(entries: list[dict[str, str]]) -> None:
 
 def joined(profile: str, experiment: str) -> set[str]:
     """Today's source fingerprint of `experiment` and every one that the ledger joins to it for this profile."""
-    sources, before = {SOURCES[experiment]}, 0
+    sources, before = {source_of(experiment)}, 0
     pairs = [
         {line["old"], line["new"]} for line in lines() if (line["profile"], line["experiment"]) == (profile, experiment)
     ]
