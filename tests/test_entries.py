@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bnc_repro.__main__ import parser
+from bnc_repro.__main__ import main, parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,6 +95,22 @@ def test_a_number_that_makes_no_sense_is_refused(words, capsys):
     with pytest.raises(SystemExit):
         parser().parse_args(words.split())
     assert f"argument {words.split()[-2]}: '{words.split()[-1]}' must be a " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["evaluate", "x", "--data", ""], ["evaluate", ""], ["data", "check", ""]])
+def test_an_empty_path_is_not_the_present_folder(words, capsys):
+    """A variable that holds nothing."""
+    with pytest.raises(SystemExit):
+        parser().parse_args(words)
+    assert "is empty: name a file or a folder" in capsys.readouterr().err
+
+
+def test_a_box_may_begin_left_of_its_picture(monkeypatch, capsys):
+    """-5,1,2,3 looks like an option, and is none."""
+    monkeypatch.setattr(sys, "argv", ["bnc_repro", "predict", "no.pt", "no.png", "--box", "-5,1,2,3", "--box=-1,1,2,3"])
+    with pytest.raises(SystemExit, match=r"there is no checkpoint no\.pt"):
+        main()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])

@@ -66,6 +66,18 @@ def seed_or_all(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
+def not_empty(text: str) -> str:
+    """A name or a path; the empty one is a variable that holds nothing, and would mean the present folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: name a file or a folder, or leave the option out")
+    return text
+
+
+def place(text: str) -> Path:
+    """A path."""
+    return Path(not_empty(text))
+
+
 def takes_own(subparser: argparse.ArgumentParser) -> None:
     """The option by which a checkpoint's own file may run."""
     subparser.add_argument(
@@ -94,14 +106,14 @@ def parser() -> argparse.ArgumentParser:
         "--processes", type=processes_or_gpus, default=1, help="a number, or `gpus`: one for each of them"
     )
     run_parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
-    run_parser.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
-    run_parser.add_argument("--rows", type=Path, help="also write each row here, as SEED.json or ARM/SEED.json")
+    run_parser.add_argument("--runs", type=place, help="the folder of all runs, runs/ in the clone")
+    run_parser.add_argument("--rows", type=place, help="also write each row here, as SEED.json or ARM/SEED.json")
     many = command("sweep", commands.sweep_command)
     many.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join((*EXPERIMENTS, "all")))
     many.add_argument("--tuning", action="store_true", help="the profile's grid of learning rates, on held-out images")
     many.add_argument("--seed", action="append", type=seed_or_all, help="a seed, may be repeated; all of the profile's")
     many.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipes")
-    grid = command("tune", commands.sweep_command)
+    grid = command("tune", commands.tune_command)
     grid.add_argument("experiment", metavar="EXPERIMENT", help=" | ".join(EXPERIMENTS))
     grid.set_defaults(tuning=True, seed=None, set=[])
     for subparser, profile in ((many, "sample"), (grid, "small")):
@@ -118,51 +130,51 @@ def parser() -> argparse.ArgumentParser:
             "--engine", default="local", choices=("local", "slurm"), help="this machine, or a cluster"
         )
         subparser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="any option of sbatch")
-        subparser.add_argument("--runs", type=Path, help="the folder of all runs, runs/ in the clone")
-        subparser.add_argument("--rows", type=Path, help="also write each row here, as ARM/SEED.json")
+        subparser.add_argument("--runs", type=place, help="the folder of all runs, runs/ in the clone")
+        subparser.add_argument("--rows", type=place, help="also write each row here, as ARM/SEED.json")
     judge = command("evaluate", commands.evaluate_command)
-    judge.add_argument("checkpoint", type=Path)
+    judge.add_argument("checkpoint", type=place)
     takes_own(judge)
-    judge.add_argument("--data", help="another folder of the same kind")
+    judge.add_argument("--data", type=not_empty, help="another folder of the same kind")
     judge.add_argument(
-        "--detections", type=Path, help="judge a pose network in a detector's boxes, by COCO's ten numbers"
+        "--detections", type=place, help="judge a pose network in a detector's boxes, by COCO's ten numbers"
     )
-    judge.add_argument("--results", type=Path, help="also write a pose network's predictions to this results file")
+    judge.add_argument("--results", type=place, help="also write a pose network's predictions to this results file")
     guess = command("predict", commands.predict_command)
-    guess.add_argument("checkpoint", type=Path)
-    guess.add_argument("pictures", type=Path, nargs="+")
+    guess.add_argument("checkpoint", type=place)
+    guess.add_argument("pictures", type=place, nargs="+")
     takes_own(guess)
     guess.add_argument("--box", action="append", default=[], metavar="X,Y,WIDTH,HEIGHT", help="a person, in px")
-    guess.add_argument("--detections", type=Path, help="people: a detector's file, pictures called by their image ids")
-    guess.add_argument("--results", type=Path, help="also write people to this results file in COCO's form")
-    guess.add_argument("--draw", type=Path, metavar="FILE.png", help="also draw people on their pictures")
+    guess.add_argument("--detections", type=place, help="people: a detector's file, pictures called by their image ids")
+    guess.add_argument("--results", type=place, help="also write people to this results file in COCO's form")
+    guess.add_argument("--draw", type=place, metavar="FILE.png", help="also draw people on their pictures")
     guess.add_argument("--above", type=score, help="draw joints with a score above this one, 0.2")
     packing = command("pack", commands.pack_command)
-    packing.add_argument("checkpoint", type=Path)
-    packing.add_argument("file", type=Path, nargs="?")
+    packing.add_argument("checkpoint", type=place)
+    packing.add_argument("file", type=place, nargs="?")
     timing = command("benchmark", commands.benchmark_command)
-    timing.add_argument("checkpoint", type=Path)
+    timing.add_argument("checkpoint", type=place)
     timing.add_argument("--batch", type=positive, default=1, help="images a call")
     timing.add_argument("--rounds", type=positive, default=15, help="turns of each contestant")
     timing.add_argument("--threads", type=positive, default=1, help="of each contestant; of more images than one")
     exporting = command("export", commands.export_command)
-    exporting.add_argument("checkpoint", type=Path)
-    exporting.add_argument("file", type=Path)
+    exporting.add_argument("checkpoint", type=place)
+    exporting.add_argument("file", type=place)
     for subparser in (packing, timing, exporting):
         takes_own(subparser)
     draw = command("draw", commands.draw_command)
-    draw.add_argument("results", type=Path, help="a results file in COCO's form")
-    draw.add_argument("folder", type=Path, help="the data set, with annotations/ and the split's pictures")
-    draw.add_argument("picture", type=Path, help="the PNG to write")
+    draw.add_argument("results", type=place, help="a results file in COCO's form")
+    draw.add_argument("folder", type=place, help="the data set, with annotations/ and the split's pictures")
+    draw.add_argument("picture", type=place, help="the PNG to write")
     draw.add_argument("--split", default="val2017")
     draw.add_argument("--above", type=score, default=0.2, help="joints with a score above this one, 0.2")
     draw.add_argument("--count", type=positive, default=12, help="so many pictures")
     data = command("data", commands.data_command)
     data.add_argument("action", choices=("check", "state"))
-    data.add_argument("what", help="a folder to check, or an experiment")
+    data.add_argument("what", type=not_empty, help="a folder to check, or an experiment")
     data.add_argument("--profile", choices=PROFILES, help="of `state`, sample")
     data.add_argument("--kind", choices=("imagefolder", "coco"), help="of `check`, what the folder looks like")
-    data.add_argument("--target", help="the file that `state` writes")
+    data.add_argument("--target", type=not_empty, help="the file that `state` writes")
     names = command("list", commands.list_command)
     names.add_argument("what", nargs="?", default="rows", choices=("binarizers", "networks", "experiments", "rows"))
     page = command("notebook", commands.notebook_command)
@@ -195,10 +207,21 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
 
 
+def _with_boxes(words: list[str]) -> list[str]:
+    """The words with each box joined to its --box: one that begins left of its picture, at -5, looks like an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == "--box" and word.count(",") == 3:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def main() -> None:
     """Run a command; a user's mistake is one sentence and exit status 1, never a traceback."""
     _open_streams()
-    options = parser().parse_args()
+    options = parser().parse_args(_with_boxes(sys.argv[1:]))
     if isinstance(getattr(options, "profile", None), str):
         pinned.pin(options.profile)  # before anything imports torch
     try:

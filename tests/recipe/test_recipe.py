@@ -152,6 +152,15 @@ def test_settings_are_nested_and_read_as_yaml():
         make_recipe(**parse_settings(["data.a.b=1"]))
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_key_and_one_within_it_are_not_both_set(order):
+    """Whichever came last would drop the other without a word; a group and a key of it go together."""
+    with pytest.raises(ValueError, match=r"epochs and epochs\.x are both set; keep one of them"):
+        parse_settings(["epochs.x=1", "epochs=1"][::order])
+    group = parse_settings(["data={root: x, train_limit: 1}", "data.train_limit=2"])
+    assert group == {"data": {"root": "x", "train_limit": 2}}
+
+
 def test_merged_layers_key_by_key():
     """Nested dicts are laid over each other, and no layer is changed."""
     first, second = {"a": 1, "d": {"x": 1, "y": 2}}, {"d": {"y": 3}, "b": 4}

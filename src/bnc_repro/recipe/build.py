@@ -163,6 +163,7 @@ OF_THE_COMMAND = {"experiment": "it as the first word", "profile": "--profile"}
 def parse_settings(settings: list[str]) -> dict:
     """["data.root=x", "epochs=3"] as nested values; the values are read as YAML."""
     result: dict = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
@@ -171,7 +172,12 @@ def parse_settings(settings: list[str]) -> dict:
             raise ValueError(f"--set {setting}: write key=value, for instance --set epochs=3")
         if key in OF_THE_COMMAND:
             raise ValueError(f"--set {setting}: {key} is no key to set; say {OF_THE_COMMAND[key]}")
-        nested: Any = read_yaml(value) if value else ""
+        values[key] = read_yaml(value) if value else ""
+        for other in values:
+            outer, inner = sorted((key, other), key=len)
+            if inner.startswith(f"{outer}.") and not isinstance(values[outer], dict):
+                raise ValueError(f"--set {setting}: {outer} and {inner} are both set; keep one of them")
+        nested: Any = values[key]
         for part in reversed(key.split(".")):
             nested = {part: nested}
         result = merged(result, nested)
