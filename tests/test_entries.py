@@ -1,6 +1,7 @@
 """Other doors to the clone: torch.hub, Codespaces, Binder."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,25 @@ def test_a_box_may_begin_left_of_its_picture(monkeypatch, capsys):
     with pytest.raises(SystemExit, match=r"there is no checkpoint no\.pt"):
         main()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_two_seeds_are_one_too_many(command, monkeypatch):
+    """--seed and --set seed."""
+    monkeypatch.setattr(sys, "argv", ["bnc_repro", command, "linear_vs_soft", "--seed", "3", "--set", "seed=4"])
+    with pytest.raises(SystemExit, match="--seed names it too; keep one of them"):
+        main()
+
+
+def test_a_name_that_is_no_text_is_still_said(tmp_path):
+    """On a terminal that takes UTF-8 alone: the finding, with the bytes of the name."""
+    for folder in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (tmp_path / folder).mkdir(parents=True)
+    os.close(os.open(os.fsencode(tmp_path / "train") + b"/\xff.txt", os.O_CREAT))
+    line = [sys.executable, "-m", "bnc_repro", "data", "check", str(tmp_path)]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT, env=strict)
+    assert "holds 1 file(s) outside class folders, such as \\udcff.txt" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])

@@ -1,6 +1,7 @@
 """The command line: python -m bnc_repro COMMAND. It parses, calls one function, and prints what that returns."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -205,6 +206,8 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text
 
 
 def _with_boxes(words: list[str]) -> list[str]:

@@ -28,7 +28,7 @@ def run_command(options: argparse.Namespace) -> None:
     from .training.checkpoint import write_json
     from .training.loop import check_shares
 
-    settings = parse_settings(options.set)
+    settings = parse_settings(options.set, options.seed)
     section = experiment_section(options.experiment, options.profile)
     arms = section["arms"] if options.arm == "all" else [options.arm]
     recipes = {}
@@ -79,7 +79,7 @@ def sweep_command(options: argparse.Namespace) -> None:
         _refuse_idle(options, "slurm", because="it sets sbatch's options; say --engine slurm too, or leave it out")
     arms = None if options.arm in (None, ["all"]) else options.arm
     seeds = None if options.seed in (None, ["all"]) else options.seed
-    settings = parse_settings(options.set)
+    settings = parse_settings(options.set, options.seed)
     if options.tuning:
         requested = expansion.tuning(options.experiment, options.profile, arms, settings)
     else:

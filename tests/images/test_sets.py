@@ -316,6 +316,26 @@ def test_an_image_that_turns_bad_is_named_counted_and_replaced(folders, caplog):
         lenient.__getitems__([second])
 
 
+def test_pictures_that_all_turn_bad_are_an_error_once_round(folders):
+    """Whatever share may be replaced, something must take their place."""
+    lenient = load(Data(root=str(folders), kind="imagefolder", image_size=(8, 8), max_bad_share=1), train=True)
+    for file in lenient.files:
+        open(file, "wb").close()
+    count = len(lenient)
+    with pytest.raises(ValueError, match=rf"that makes {count}, data.max_bad_share allows {count - 1} to be replaced"):
+        lenient.__getitems__([3])
+
+
+def test_a_picture_draws_from_the_processor_alone(folders, monkeypatch):
+    """Its crop leaves the random numbers of GPUs, which a run draws from, as they are."""
+    varied = load(Data(root=str(folders), kind="imagefolder", image_size=(8, 8), augment="crop"), train=True)
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("this seeds every device"))
+    before = torch.get_rng_state()
+    first, again = (varied.__getitems__([3])["image"] for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_manifest_stands_for_the_pictures(folders, monkeypatch):
     """Names and sizes are compared with it; many pictures without one are refused; it names the data."""
     data = Data(root=str(folders), kind="imagefolder", image_size=(8, 8))

@@ -39,3 +39,10 @@ def test_bhrnet_has_the_shape_of_hrnet_w32():
     assert all(parameter.grad is not None for parameter in small_one.parameters())
     with pytest.raises(ValueError, match="has its own stem and blocks, and no head"):
         POSENETS["bhrnet"](num_keypoints=5, head=8)
+
+
+@pytest.mark.parametrize(("stem", "blocks", "stride"), [("half", (2,), 2), ("full", (1,), 1), ("full", (1, 1), 2)])
+def test_a_trunk_that_leaves_more_than_a_quarter_is_refused(stem, blocks, stride):
+    """The head can only double: its heatmaps would be larger than the targets."""
+    with pytest.raises(ValueError, match=rf"leaves 1/{stride} of each side, and heatmaps are a quarter"):
+        POSENETS["sbpn"](num_keypoints=17, width=4, blocks=blocks, stem=stem)

@@ -4,12 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from bnc_repro.binarizers.surrogates import SURROGATES
 from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, merged, parse_settings, read_yaml, recipe_identity
 from bnc_repro.recipe.expansion import arms_and_seeds
 from bnc_repro.recipe.profiles import experiment_section, experiments, recipe_of
-from bnc_repro.recipe.schema import PROFILES, Data, Recipe, flat
+from bnc_repro.recipe.schema import MOST_IMAGES, MOST_RATE, PROFILES, Data, Recipe, flat
+from bnc_repro.training.optim import optimizers, set_rates
 
 
 @pytest.mark.parametrize(
@@ -372,8 +374,48 @@ def test_a_text_that_grows_by_what_it_refers_to_is_refused_at_once(text):
 
 @pytest.mark.parametrize(
     ("key", "value", "most"),
-    [("learning_rate", 1e300, r"1e\+38"), ("weight_decay", 1e308, r"1e\+38"), ("momentum", 5, "1")],
+    [("learning_rate", 1e300, r"1e\+30"), ("weight_decay", 1e308, r"1e\+30"), ("momentum", 5, "1")],
 )
 def test_numbers_that_no_training_takes_are_refused(key, value, most):
     with pytest.raises(ValueError, match=rf"recipe key {key} must be at most {most}, got "):
         make_recipe(experiment="linear_vs_soft", **{key: float(value)})
+
+
+@pytest.mark.parametrize("setting", ["arm=ste", "arm.x=1", "profile=small", "profile.x=1", "experiment.x=1"])
+def test_what_the_command_says_is_no_key(setting):
+    """An arm, a profile and an experiment are said by the command itself."""
+    with pytest.raises(ValueError, match=rf"{re.split('[.=]', setting)[0]} is no key to set; say "):
+        parse_settings([setting])
+
+
+@pytest.mark.parametrize("seed", [[1, 2], {"x": 1}, "one"])
+def test_a_sweeps_seed_is_a_number(seed):
+    """As a run's."""
+    with pytest.raises(ValueError, match="recipe key seed must be a whole number"):
+        arms_and_seeds("linear_vs_soft", "sample", settings={"seed": seed})
+
+
+def test_float_weights_are_no_start_for_float_weights():
+    """The same run twice, under two fingerprints."""
+    with pytest.raises(ValueError, match="init_from is float_weights, this recipe's run with float weights, which it"):
+        make_recipe(weight_binarizer=None, init_from="float_weights", preset="fixed")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_no_rate_that_a_recipe_takes_overflows(optimizer):
+    """The highest, with the largest factor of a batch: what diverges must not end in torch's own error."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    made = make_recipe(learning_rate=MOST_RATE, optimizer=optimizer, batch_size=MOST_IMAGES, base_batch_size=1)
+    steppers = optimizers(
+        torch.nn.ParameterList([weight]),
+        optimizer=optimizer,
+        learning_rate=made.learning_rate,
+        momentum=0.9,
+        weight_decay=MOST_RATE,
+        classifier_learning_rate=MOST_RATE,
+    )
+    set_rates(steppers, made, 0, 10)
+    for _ in range(3):
+        weight.square().sum().backward()
+        for stepper in steppers:
+            stepper.step()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from torch.nn import functional as F
 from bnc_repro.images.networks import CLASSIFIERS
 from bnc_repro.images.sets import load
 from bnc_repro.images.task import accuracy, build
-from bnc_repro.recipe.build import as_dict, float_twin, with_float_weights
+from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, with_float_weights
 from bnc_repro.recipe.expansion import Requested
 from bnc_repro.run import execute, released
-from bnc_repro.run.execute import _start_from, run
+from bnc_repro.run.execute import _check_teacher, _start_from, run
 from bnc_repro.run.identity import folder_of
-from bnc_repro.run.judge import load_network
+from bnc_repro.run.judge import evaluate_network, load_network
 from bnc_repro.run.plan import plan
 from bnc_repro.training import checkpoint, loop
 from bnc_repro.training.loop import Diverged
@@ -232,7 +233,12 @@ def test_weights_that_the_last_update_broke_are_a_divergence(recipe, tmp_path, m
     """The loss of the last step, here the only one, was a number, the weights after it are none: no finished row."""
     monkeypatch.setattr(loop, "steps", lambda items, recipe: items // recipe.batch_size)
     with pytest.raises(Diverged, match="is not finite after epoch 1"):
-        run(recipe(epochs=1, batch_size=320, learning_rate=1e38, optimizer="sgd", weight_binarizer=None), tmp_path)
+        run(
+            recipe(
+                epochs=1, batch_size=320, learning_rate=1e30, weight_decay=1e30, optimizer="sgd", weight_binarizer=None
+            ),
+            tmp_path,
+        )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
@@ -316,6 +322,30 @@ def test_a_teacher_of_other_images_is_refused_before_training(recipe, class_fold
     monkeypatch.setattr("torchvision.models.get_model", lambda *_, **__: torch.nn.Sequential(torch.nn.Flatten()))
     with pytest.raises(ValueError, match=r"does not give one answer for each of 2 labels from images of \[3, 28, 28\]"):
         run(recipe(**taught, teacher="torchvision/resnet34", distillation=0.5), tmp_path / "runs")
+
+
+def test_links_that_lead_back_are_refused_where_a_network_is_judged(recipe, class_folders, tmp_path):
+    """torchvision would go round in one forty times, and in two for ever."""
+    here = class_folders("ab", "ab")
+    made = recipe(**here)
+    run(made, tmp_path / "runs")
+    network, made, labels = load_network(folder_of(made, tmp_path / "runs") / checkpoint.NAMES[0], CPU)
+    root = Path(here["data"]["root"])
+    for name in ("one", "two"):
+        (root / "val" / "a" / name).symlink_to(".")
+    with pytest.raises(ValueError, match="links to a folder that it lies in; remove the link"):
+        evaluate_network(network, made, labels, "it", str(root), CPU)
+
+
+@pytest.mark.parametrize("change", [{"loss": "squares"}, {"sigma_px": 1.5}])
+def test_a_teacher_of_other_heatmaps_is_refused(change):
+    """Logits are no squares' targets, and a wider Gaussian is another target."""
+    pose = {"loss": "cross_entropy", "sigma_px": 0.7}
+    options = {"experiment": "coco_pose", "network": "sbpn", "data": {"kind": "coco", "image_size": [64, 48]}}
+    taught, made = (make_recipe(**options, pose=pose | other) for other in ({}, change))
+    (key,) = change
+    with pytest.raises(ValueError, match=rf"was trained with pose\.{key} {pose[key]}, the run has {change[key]}"):
+        _check_teacher(None, taught, [], made, None)
 
 
 def test_a_misfit_is_said_by_its_first_difference(recipe, tmp_path):

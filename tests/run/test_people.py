@@ -241,6 +241,21 @@ def test_what_is_read_is_never_written_over(picture, saved, tmp_path, capsys):
         command("pack", saved, tmp_path / "p.safetensors")
 
 
+def test_results_have_the_category_of_their_data(tmp_path):
+    """Annotations that call the person 7: a results file that says so, which COCOeval and `draw` take."""
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / VALIDATION).symlink_to(DATA / VALIDATION)
+    name = f"annotations/person_keypoints_{VALIDATION}.json"
+    document = json.loads((DATA / name).read_text())
+    for entry in document["annotations"]:
+        entry["category_id"] = 7
+    document["categories"][0]["id"] = 7
+    (tmp_path / name).write_text(json.dumps(document))
+    results = people.results_of_validation(model(), tmp_path)
+    assert {entry["category_id"] for entry in results} == {7}
+    assert [entry | {"category_id": 1} for entry in results] == people.results_of_validation(model(), DATA)
+
+
 def true_boxes(file, category=1):
     """The validation people's boxes as a detector's file."""
     true = read_people(DATA, VALIDATION)

@@ -260,12 +260,19 @@ def test_a_killed_write_leaves_nothing_and_a_copied_checkpoint_is_not_taken(tmp_
     (tmp_path / ".checkpoint.pt.99999.part").write_bytes(b"half")
     with checkpoint.locked(tmp_path):
         assert not list(tmp_path.glob(".*.part"))
-    whole = {"network": {}, "recipe": {}, "labels": []}
+    whole = {"network": {}, "recipe": {}, "labels": []} | dict.fromkeys(checkpoint.POSITION, 0)
     checkpoint.save(tmp_path, whole | {"fingerprint": "anotherrun"})
     with pytest.warns(UserWarning, match="is of the run anotherrun"):
         assert checkpoint.latest(tmp_path) is None
     checkpoint.save(tmp_path, whole | {"fingerprint": tmp_path.name, "epoch": 2})
     assert checkpoint.latest(tmp_path)["epoch"] == 2
+
+
+def test_a_network_without_its_training_is_nothing_to_go_on_with(tmp_path):
+    """Weights alone, put into a run's folder."""
+    checkpoint.save(tmp_path, {"network": {}, "recipe": {}, "labels": []})
+    with pytest.warns(UserWarning, match=r"holds no training to go on with: it lacks optimizers"):
+        assert checkpoint.latest(tmp_path) is None
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

@@ -7,7 +7,7 @@ for the data's, instead of reading a million files again.
 import csv
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -94,6 +94,22 @@ def changed(root: Path) -> dict[str, str]:
         with suppress(OSError):  # of a read-only folder, whose files are read at each start
             os.utime(target)
     return different
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Every file below `root`, through linked folders too. Raises ValueError where a link leads back to where it
+    lies."""
+    waiting = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        real = folder.resolve()
+        if real in above:
+            raise ValueError(f"{folder} links to a folder that it lies in; remove the link")
+        for path in folder.iterdir():
+            if path.is_dir():
+                waiting.append((path, above | {real}))
+            elif path.is_file():
+                yield path
 
 
 def missing_pictures(root: Path, split: str, files: Iterable[str]) -> list[str]:

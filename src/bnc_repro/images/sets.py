@@ -257,7 +257,8 @@ class ImageFolders(Dataset):
         self.files, self.labels, self.classes = _listed(root, data, train)
         self.num_classes, self.channels = len(self.classes), 3
         self.kind, self.lighting, self.seed = data.kind, data.lighting if train else 0.0, (0, 0)
-        self.bad, self.most_bad = set(), int(data.max_bad_share * len(self.files)) if train else 0
+        most_bad = min(int(data.max_bad_share * len(self.files)), len(self.files) - 1)  # some other one replaces it
+        self.bad, self.most_bad = set(), most_bad if train else 0
         size = list(data.image_size)
         crop = [v2.RandomResizedCrop(size, scale=(0.08, 1), antialias=True), v2.RandomHorizontalFlip()]
         augmented = {"crop": crop, "flip": [v2.Resize(size), v2.RandomHorizontalFlip()]}
@@ -282,6 +283,17 @@ class ImageFolders(Dataset):
         return batch
 
     def _item(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        while (opened := self._opened(i)) is None:
+            i = (i + 1) % len(self)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(hash((*self.seed, i)))  # torch.manual_seed would seed GPUs too
+            weights = torch.randn(3) * self.lighting * torch.tensor(EIGENVALUES)
+            image = self.transform(opened)
+        return image, torch.tensor(EIGENVECTORS) @ weights, self.labels[i]
+
+    def _opened(self, i: int) -> Image.Image | None:
+        """The picture i; None, with a warning, for one that cannot be read. Raises ValueError for more of those than
+        may be replaced."""
         try:
             opened = read(self.files[i], exif_rotation=True)
             if not self.varied:
@@ -292,11 +304,6 @@ class ImageFolders(Dataset):
                 raise ValueError(
                     f"{error}; that makes {len(self.bad)}, data.max_bad_share allows {self.most_bad} to be replaced"
                 ) from error
-            count = f"{len(self.bad)} of {self.most_bad}"
-            log.warning(f"{error}; replaced by the next one ({count})")
-            return self._item((i + 1) % len(self))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(hash((*self.seed, i)))  # torch.manual_seed would seed GPUs too
-            weights = torch.randn(3) * self.lighting * torch.tensor(EIGENVALUES)
-            image = self.transform(opened)
-        return image, torch.tensor(EIGENVECTORS) @ weights, self.labels[i]
+            log.warning(f"{error}; replaced by the next one ({len(self.bad)} of {self.most_bad})")
+            return None
+        return opened

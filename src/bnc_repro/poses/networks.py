@@ -16,7 +16,8 @@ from .hrnet import BHRNet, check_size
 
 
 class SBPN(BinaryNetwork):
-    """Crops x (N, 3, H, W) -> heatmaps (N, K, H/4, W/4). H and W must be multiples of the trunk's stride.
+    """Crops x (N, 3, H, W) -> heatmaps (N, K, H/4, W/4). H and W must be multiples of the trunk's stride,
+    which is 4 at least (ValueError).
 
     `head` channels follow each upsampling step, 4 * width unless given (256 at full width).
     """
@@ -40,6 +41,11 @@ class SBPN(BinaryNetwork):
         binary = self.shared(weight_binarizer, activation_binarizer, preset, standardize)
         self.trunk = Trunk(blocks, width, stem, channels, block=block, **binary)
         self.stride = {"imagenet": 4, "half": 2, "full": 1}[stem] * 2 ** (len(blocks) - 1)
+        if self.stride < 4:
+            raise ValueError(
+                f"recipe keys stem and blocks make a trunk that leaves 1/{self.stride} of each side, and heatmaps are "
+                f"a quarter: take a stem or stages (blocks, now {len(blocks)}) that halve more"
+            )
         head, steps, before = head or 4 * width, round(math.log2(self.stride / 4)), self.trunk.features
         self.head = nn.Sequential()
         for _ in range(steps):

@@ -157,11 +157,12 @@ def merged(*layers: dict) -> dict:
     return result
 
 
-OF_THE_COMMAND = {"experiment": "it as the first word", "profile": "--profile"}
+OF_THE_COMMAND = {"experiment": "it as the first word", "profile": "--profile", "arm": "--arm"}
 
 
-def parse_settings(settings: list[str]) -> dict:
-    """["data.root=x", "epochs=3"] as nested values; the values are read as YAML."""
+def parse_settings(settings: list[str], seed: object = None) -> dict:
+    """["data.root=x", "epochs=3"] as nested values; the values are read as YAML. seed: what --seed says, if anything.
+    Raises ValueError for what is no setting, and for two of which one would drop the other."""
     result: dict = {}
     values: dict[str, Any] = {}
     for setting in settings:
@@ -170,13 +171,15 @@ def parse_settings(settings: list[str]) -> dict:
             raise ValueError(f"--set {setting}: write key=value, for instance --set epochs=3")
         if not all(part.strip() for part in key.split(".")):
             raise ValueError(f"--set {setting}: write key=value, for instance --set epochs=3")
-        if key in OF_THE_COMMAND:
-            raise ValueError(f"--set {setting}: {key} is no key to set; say {OF_THE_COMMAND[key]}")
+        if (first := key.partition(".")[0]) in OF_THE_COMMAND:
+            raise ValueError(f"--set {setting}: {first} is no key to set; say {OF_THE_COMMAND[first]}")
         values[key] = read_yaml(value) if value else ""
         for other in values:
             outer, inner = sorted((key, other), key=len)
             if inner.startswith(f"{outer}.") and not isinstance(values[outer], dict):
                 raise ValueError(f"--set {setting}: {outer} and {inner} are both set; keep one of them")
+        if key == "seed" and seed is not None:
+            raise ValueError(f"--set {setting}: --seed names it too; keep one of them")
         nested: Any = values[key]
         for part in reversed(key.split(".")):
             nested = {part: nested}

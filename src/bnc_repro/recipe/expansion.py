@@ -37,8 +37,8 @@ def arms_and_seeds(
     for name in experiments(profile) if experiment == "all" else [experiment]:
         section = experiment_section(name, profile)
         folder = f"{name}/" if experiment == "all" else ""
-        asked = seeds or ([settings["seed"]] if "seed" in settings else [])
         names = [known("arm", arm, section["arms"]) for arm in arms or section["arms"]]
+        asked = seeds or ([recipe_of(name, profile, names[0], **settings).seed] if "seed" in settings else [])
         seeds_by_arm = {arm: asked or seeds_of(section["arms"][arm], section["seeds"]) for arm in names}
         for seed in dict.fromkeys(seed for arm_seeds in seeds_by_arm.values() for seed in arm_seeds):
             for arm in names:

@@ -17,7 +17,7 @@ PROFILES = ("sample", "small", "gpu", "paper", "presets")  # presets: the ablati
 MOST_CHANNELS, MOST_BLOCKS, MOST_STAGES, MOST_PX = 4096, 200, 8, 4096
 MOST_WORKERS, MOST_EPOCHS, MOST_IMAGES, MOST_SEED = 256, 100_000, 1_000_000, 2**32 - 1
 MOST_GATES = 100
-MOST_RATE = 1e38  # of learning, of decay; float32 holds no more
+MOST_RATE = 1e30  # of learning, of decay; float32 holds 1e38, and a batch's factor and Adam multiply it
 LEARNT = ("linear", "mlp")
 # networks without layers -> keys that mean nothing to them
 FLOORS: dict[str, tuple[str, ...]] = {
@@ -173,6 +173,11 @@ def check(recipe: Recipe) -> None:
         raise ValueError("recipe keys teacher and distillation belong together: give both, or neither ('' and 0)")
     if not recipe.epochs and (recipe.init_from in ("", "float_weights") or recipe.teacher):
         raise ValueError("recipe key epochs is 0, which only judges the file that init_from names: give one, or epochs")
+    if recipe.init_from == "float_weights" and recipe.weight_binarizer is None:
+        raise ValueError(
+            "recipe key init_from is float_weights, this recipe's run with float weights, which it has already: leave "
+            "init_from out, or name a weight_binarizer"
+        )
     if recipe.head and recipe.experiment != "coco_pose":
         raise ValueError(f"recipe key head belongs to pose networks, {recipe.experiment} has none; leave it out")
     if any(count < 1 for count in recipe.blocks):

@@ -219,6 +219,12 @@ def _check_teacher(teacher: nn.Module, taught: Recipe | None, labels: list[str],
             raise ValueError(
                 f"{of} was trained on data of kind {taught.data.kind}, the run's is {recipe.data.kind}; {remedy}"
             )
+        for key in ("loss", "sigma_px"):  # what its heatmaps are
+            theirs, ours = getattr(taught.pose, key), getattr(recipe.pose, key)
+            if theirs != ours:
+                raise ValueError(
+                    f"{of} was trained with pose.{key} {theirs}, the run has {ours}; take the same in both"
+                )
         if sentence := other_labels(of, labels, task.labels, str(recipe.data.folder)):
             raise ValueError(f"{sentence}; {remedy}")
     assert task.sample is not None, "a recipe without a network has no teacher"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def file_fingerprint(path: str | Path) -> str:
 def data_fingerprint(root: str | Path) -> str:
     """sha256 over the relative paths and contents below `root` (paths and sizes where it exceeds 1 GiB); where there is
     a manifest, over it, over what is not as it says any more, and over the sizes of what it does not list."""
-    files = sorted(_files(Path(root)))
+    files = sorted(manifest.files_below(Path(root)))
     if (Path(root) / manifest.NAME).is_file():
         digest, listed = file_fingerprint(Path(root) / manifest.NAME), manifest.read(Path(root)) or {}
         names = {path: path.relative_to(root).as_posix() for path in files}
@@ -75,28 +74,12 @@ def data_fingerprint(root: str | Path) -> str:
     return _data_fingerprint(str(root), stamps)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """Every file below `root`, through linked folders too. Raises ValueError where a link leads back to where it
-    lies."""
-    waiting = [(root, frozenset())]
-    while waiting:
-        folder, above = waiting.pop()
-        real = folder.resolve()
-        if real in above:
-            raise ValueError(f"{folder} links to a folder that it lies in; remove the link")
-        for path in folder.iterdir():
-            if path.is_dir():
-                waiting.append((path, above | {real}))
-            elif path.is_file():
-                yield path
-
-
 @lru_cache
 def _data_fingerprint(root: str, stamps: tuple) -> str:
     small = sum(size for _, size, _ in stamps) < 2**30
     digest = hashlib.sha256()
     for name, size, _ in stamps:
-        digest.update(f"{name}\0{size}\0".encode())
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))  # names as the disk has them
         if small:
             digest.update((Path(root) / name).read_bytes())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..binarizers.registry import own_file
+from ..images import manifest
 from ..recipe.build import make_recipe
 from ..recipe.schema import Recipe, missing_data
 from ..training import checkpoint
@@ -98,6 +99,11 @@ def evaluate_network(
         recipe = replace(recipe, data=replace(recipe.data, root=str(Path(data).resolve())))
     if not recipe.data.folder.is_dir():
         raise ValueError(missing_data(recipe))
+    if recipe.data.kind != "coco":
+        for _ in manifest.files_below(
+            recipe.data.folder
+        ):  # refuses a link that leads back, which torchvision goes round in
+            pass
     task = task_module(recipe.experiment).build(recipe, device)
     if sentence := other_labels(path, labels, task.labels, str(recipe.data.folder)):
         raise ValueError(f"{sentence}; name data with the same labels")

@@ -8,7 +8,7 @@ that their network could reach, which keeps their order and so every measure.
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +63,11 @@ class PoseNetwork:
 
 
 def results_of_validation(model: PoseNetwork, root: Path) -> list[dict]:
-    """COCO results for the validation people of `root`, each in its true box."""
-    return model.results(read_people(root, VALIDATION, category=model.recipe.data.category))
+    """COCO results for the validation people of `root`, each in its true box, of the category that they have there."""
+    document, file = load_annotations(root, VALIDATION)
+    category = category_of(document, file, model.recipe.data.category)["id"]
+    of_category = replace(model, skeleton=replace(model.skeleton, category=category))
+    return of_category.results(read_people(root, VALIDATION, category=category))
 
 
 def image_ids(pictures: Sequence[Path]) -> list[int]:

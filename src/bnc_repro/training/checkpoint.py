@@ -20,6 +20,8 @@ from .progress import log
 FORMAT = "bnc_repro checkpoint, form 2"
 OLDER = "bnc_repro checkpoint, form 1"  # without a checksum
 PARTS = {"network": dict, "recipe": dict, "labels": list}
+# Beside the parts, where a run goes on from.
+POSITION = ("optimizers", "scaler", "curve", "epoch", "done", "seconds", "cpu_seconds", "losses", "signs", "random")
 NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what flock says on a disk without locks
 
@@ -143,6 +145,8 @@ def latest(folder: Path) -> dict | None:
                 state = load(folder / name)
                 if state.get("fingerprint", folder.name) != folder.name:
                     raise ValueError(f"{folder / name} is of the run {state['fingerprint']}, copied here.")
+                if lacking := [key for key in POSITION if key not in state]:
+                    raise ValueError(f"{folder / name} holds no training to go on with: it lacks {lacking[0]}.")
                 return state
             except ValueError as error:
                 warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
