@@ -100,10 +100,7 @@ def evaluate_network(
     if not recipe.data.folder.is_dir():
         raise ValueError(missing_data(recipe))
     if recipe.data.kind != "coco":
-        for _ in manifest.files_below(
-            recipe.data.folder
-        ):  # refuses a link that leads back, which torchvision goes round in
-            pass
+        manifest.refuse_loops(recipe.data.folder)
     task = task_module(recipe.experiment).build(recipe, device)
     if sentence := other_labels(path, labels, task.labels, str(recipe.data.folder)):
         raise ValueError(f"{sentence}; name data with the same labels")
