@@ -102,9 +102,7 @@ def test_the_arms_and_seeds_of_params_yaml_are_expanded():
     grid = tuning("all", "small", ["mlp-adam"])
     rates = {(request.recipe.learning_rate, request.recipe.seed, request.recipe.data.validation) for request in grid}
     assert rates == {(rate, seed, 0.2) for rate in (0.002, 0.005, 0.0125, 0.03, 0.075) for seed in (100, 101, 102)}
-    assert {request.recipe.optimizer for request in tuning("all", "small")} == {"adam"}  # SGD has no grid there
-    with pytest.raises(ValueError, match=r"tuning\.linear_vs_soft\.learning_rates has no grid for sgd"):
-        tuning("linear_vs_soft", "small", ["mlp-sgd"])
+    assert {request.recipe.optimizer for request in tuning("all", "small")} == {"adam", "sgd"}
     with pytest.raises(ValueError, match="unknown arm 'mpl'; known, nearest first: mlp"):
         arms_and_seeds("linear_vs_soft", "sample", ["mpl"])
 
