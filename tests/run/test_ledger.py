@@ -99,7 +99,7 @@ def proof(monkeypatch, clone, new):
     """What `prove` says of one pair whose old row is ROW and whose new one is `new`."""
     recipe = {"data": {"root": str(clone)}}
     pair = same_digits.Pair("sample", "linear_vs_soft", "first", "0" * 40, "a run", recipe)
-    monkeypatch.setattr(same_digits, "pairs", lambda profiles, seeds: [pair])
+    monkeypatch.setattr(same_digits, "pairs", lambda *_: [pair])
     monkeypatch.setattr(same_digits, "checked_out", lambda commit, folder: nullcontext(folder))
     monkeypatch.setattr(same_digits, "train", lambda pair, place, runs: ROW if runs.name == "old" else new)
     words = []
@@ -116,6 +116,19 @@ def test_a_line_is_written_only_where_every_digit_is_the_same(clone, monkeypatch
     assert fine
     (entry,) = ledger.lines()
     assert (entry["old"], entry["new"], entry["runs"]) == ("first", TODAY, "1")
+
+
+def test_rows_of_one_code_are_joined_alone(clone, monkeypatch):
+    """Of all published rows of other code, those that are named; a code that made none is refused."""
+    made = {name: row(name) | {"title": name, "seed": 0, "commit": name, "recipe": {"rate": name}} for name in "abc"}
+    made["c"]["fingerprints"]["source"] = TODAY
+    monkeypatch.setattr(same_digits, "experiments", lambda profile: ("linear_vs_soft",))
+    monkeypatch.setattr(ledger, "rows", lambda profile, folder: made.values() if folder != "tuning" else [])
+    monkeypatch.setattr(same_digits, "cut", lambda recipe, keep_length: recipe)
+    assert [pair.source for pair in same_digits.pairs(["sample"])] == ["a", "b"]
+    assert [pair.source for pair in same_digits.pairs(["sample"], sources=["b"])] == ["b"]
+    with pytest.raises(ValueError, match=f"no published row of another code than today's is of {TODAY}: `stale` names"):
+        same_digits.prove(["sample"], sources=[TODAY])
 
 
 def test_git_is_asked_for_the_code_that_runs(tmp_path):

@@ -72,8 +72,9 @@ class Pair:
         return Path(self.recipe["data"]["root"]).is_dir()
 
 
-def pairs(profiles: list[str], seeds: int = 1) -> list[Pair]:
-    """What has to be trained to join the published rows of `profiles` to today's code; of the sample `seeds` seeds."""
+def pairs(profiles: list[str], seeds: int = 1, sources: list[str] | None = None) -> list[Pair]:
+    """What has to be trained to join the published rows of `profiles`, or those of some `sources`, to today's code; of
+    the sample `seeds` seeds."""
     wanted: dict[tuple, Pair] = {}
     for profile in profiles:
         for experiment in experiments(profile):
@@ -81,6 +82,8 @@ def pairs(profiles: list[str], seeds: int = 1) -> list[Pair]:
                 for row in ledger.rows(profile, folder):
                     source = row["fingerprints"]["source"]
                     if row["experiment"] != experiment or source == source_of(experiment):
+                        continue
+                    if sources and source not in sources:
                         continue
                     recipe = cut(row["recipe"], keep_length=profile == "sample")
                     if profile == "sample" and row["seed"] >= seeds:
@@ -166,10 +169,17 @@ def _same(old: object, new: object) -> bool:
     return old == new or (old != old and new != new)  # NaN is itself
 
 
-def prove(profiles: list[str], seeds: int = 1, say: Callable[[str], None] = print) -> bool:
+def prove(
+    profiles: list[str], seeds: int = 1, say: Callable[[str], None] = print, sources: list[str] | None = None
+) -> bool:
     """Train every pair, write a ledger line for each experiment whose rows are the same, say what was found; whether
-    nothing differed. Profiles whose data is not there are left out with a word."""
-    wanted = pairs(profiles, seeds)
+    nothing differed. sources: of rows made by these alone. Profiles whose data is not there are left out with a word.
+    Raises ValueError for sources of no published row."""
+    wanted = pairs(profiles, seeds, sources)
+    if sources and not wanted:
+        raise ValueError(
+            f"no published row of another code than today's is of {', '.join(sources)}: `stale` names them"
+        )
     missing = {(pair.profile, pair.experiment, pair.recipe["data"]["root"]) for pair in wanted if not pair.has_data}
     for profile, experiment, root in sorted(missing):
         say(f"left out: {profile} {experiment}, as there is no data in {root}: name its folder with DATA=")
