@@ -22,7 +22,7 @@ from .binarizers.sign import sign
 from .layers.binary import BinaryConv2d, BinaryLinear
 from .layers.inspect import checked_size, evaluating, passing, placed
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase)
+COUNTED = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase)  # layers with a line of their own
 BITS = 32
 
 
@@ -50,7 +50,7 @@ def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
     that is none.
     """
     size = checked_size(input_size)
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, WEIGHTED)}
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, COUNTED)}
     counter = FlopCounterMode(display=False)
     with (
         passing(size),

@@ -91,7 +91,7 @@ def test_an_effect_that_shows_at_the_common_rate_too_is_decided(effect, word):
 def test_the_common_rate_is_the_one_that_most_have():
     rows = ablation({"ste": [1, 2], "ede": [1, 2], "linear": [3, 4], "mlp": [3, 4]}, rates={"mlp": 0.5, "linear": 0.5})
     rows += ablation({"linear": [5, 6]})
-    (common,) = conditions.at_the_common_rate(rows).values()
+    (common,) = conditions.conditions_at_common_rate(rows).values()
     assert {(row["arm"], row["recipe"]["learning_rate"]) for row in common} == {
         ("ste", 0.01), ("ede", 0.01), ("linear", 0.01),
     }  # fmt: skip

@@ -46,7 +46,7 @@ def conditions(rows: list[dict]) -> dict[str, list[dict]]:
     }
 
 
-def at_the_common_rate(rows: list[dict]) -> dict[str, list[dict]]:
+def conditions_at_common_rate(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of each condition at the rate that most of its estimators have."""
     return {
         condition: at_common_rate(condition_rows) for condition, condition_rows in every_rate_by_condition(rows).items()

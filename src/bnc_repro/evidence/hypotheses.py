@@ -3,7 +3,7 @@
 import pandas as pd
 
 from . import statistics
-from .conditions import at_the_common_rate, conditions
+from .conditions import conditions, conditions_at_common_rate
 from .judgement import (
     LEVEL,
     OverConditions,
@@ -37,7 +37,7 @@ def said_of_identical(rows: list[dict]) -> str:
     sentences = [" = ".join(group) + (f" ({condition})" if condition else "") for condition, group in groups]
     same = "Digit by digit the same, and counted once: " + ", ".join(sentences) if sentences else ""
     parts = [same or "No two agree digit by digit."]
-    common = at_the_common_rate(rows)
+    common = conditions_at_common_rate(rows)
     for condition, condition_rows in conditions(rows).items():
         where = f" under {condition}" if condition else ""
         same_at_common = identities(common[condition])
