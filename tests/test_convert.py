@@ -832,3 +832,37 @@ def test_a_model_that_counts_its_calls_has_its_count_of_before():
     model = Counting(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)))
     binarize(model, weight_binarizer="ste", input_size=(3, 8, 8))
     assert (model.calls.item(), model.replaced.item()) == (0, 0)
+
+
+class TwoHeads(nn.Module):
+    """The first head ends in a ReLU, and is called before the second one's layer."""
+
+    def __init__(self, read=lambda x: x):
+        super().__init__()
+        self.stem, self.mid = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.inplace, self.relu = nn.ReLU(inplace=True), nn.ReLU()
+        self.count, self.positive, self.other = nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(8, 4, 1)
+        self.read = read
+
+    def forward(self, x):
+        x = self.stem(x)
+        self.inplace(x)  # whose result nobody takes: x holds it
+        x = self.read(self.relu(self.mid(x)))
+        return self.positive(self.count(x)), self.other(x)
+
+
+def test_an_outputs_relu_stays_whenever_it_is_called():
+    """A count is never negative; what feeds layers becomes Hardtanh, in place or not."""
+    model = TwoHeads()
+    report = binarize(model, weight_binarizer="ste", activation_binarizer="ste", input_size=(3, 12, 12))
+    assert report.replaced == {"inplace": "Hardtanh", "relu": "Hardtanh"}
+    assert model(torch.randn(2, 3, 12, 12))[0].min() >= 0
+
+
+@pytest.mark.parametrize("read", [torch.Tensor.detach, lambda x: x.detach().requires_grad_() * 1])
+def test_where_autograd_cannot_follow_the_order_of_calls_says_what_an_output_is(read):
+    """A head that reads detached features: the ReLU before them feeds it all the same."""
+    report = binarize(
+        TwoHeads(read), weight_binarizer="ste", activation_binarizer="ste", input_size=(3, 12, 12), keep_ends=False
+    )
+    assert report.replaced == dict.fromkeys(["inplace", "relu", "positive"], "Hardtanh")

@@ -20,7 +20,7 @@ from .binarizers.base import Binarizer
 from .binarizers.registry import get
 from .cost import Cost, buffers_kept, cost
 from .layers.binary import BinaryConv2d, BinaryLinear, pruned
-from .layers.ends import WEIGHTED, ends
+from .layers.ends import WEIGHTED, ends, feeding
 from .layers.inspect import called, checked_size, passing, placed, prove
 from .layers.latent import center
 from .layers.sharing import share_evaluator
@@ -89,9 +89,9 @@ def binarize(
     input_size: (C, H, W) of one input; with it first and last are those of the forward pass, not of the modules'
     order: every layer that reads the input itself, and the last one before each output. Layers that the pass does not
     call stay float, another pass proves each binary layer, and costs are counted; buffers are afterwards as before.
-    replace_relu: put Hardtanh in place of ReLU and ReLU6, if a layer of the model takes signs of its inputs; one that
-    is only called after the last layer with weights stays. Without input_size that is known of nested nn.Sequential
-    alone: an output's ReLU in any other model is replaced too.
+    replace_relu: put Hardtanh in place of ReLU and ReLU6, if a layer of the model takes signs of its inputs; one
+    whose numbers reach no layer with weights, an output's, stays. Without input_size that is known of nested
+    nn.Sequential alone: an output's ReLU in any other model is replaced too.
     Raises ValueError for a pattern that matches no layer, for a model without a layer to make binary, for weights that
     are not finite, and for an input_size that does not pass through it; the model is then as it was.
     """
@@ -118,6 +118,9 @@ def binarize(
         order = [name for name in dict.fromkeys(calls) if name in layers]
         end = max((i for i, name in enumerate(calls) if isinstance(watched[name], WEIGHTED)), default=0)
         output_activations = {watched[name] for name in calls[end:]} - {watched[name] for name in calls[:end]}
+        fed = feeding(model, x, ONE_SIDED)
+        if fed is not None:  # of one head of several, too, which is called before another's layers
+            output_activations |= {module for name, module in watched.items() if name in calls and name not in fed}
     kept = reasons(model, layers, order, patterns)
     if keep_ends:
         kept |= _ends(model, layers, order, kept, x)

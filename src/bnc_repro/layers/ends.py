@@ -52,6 +52,65 @@ def ends(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
     return first, last
 
 
+def feeding(model: nn.Module, x: Tensor, kinds: tuple[type[nn.Module], ...]) -> set[str] | None:
+    """The names of those modules of `kinds`, activations, whose numbers reach a weighted layer through no other one:
+    what else they put out only leaves the network. None where autograd cannot follow the pass, as for `ends`.
+
+    Each output, of activations and of weighted layers, is multiplied by a one of its own that wants a gradient; whose
+    ones the graph of a weighted layer's input ends in, that feeds it.
+    """
+    try:
+        model = copy.deepcopy(model).requires_grad_(False)
+    except Exception:  # whatever the classes of its attributes raise
+        return None
+    names: dict[Tensor, str] = {}  # of the ones
+    fed: set[str] = set()
+    broken = False
+
+    def mark(name: str, layer: nn.Module, inputs: tuple, output: Any) -> Any:
+        one = torch.ones((), requires_grad=True, device=x.device)
+        names[one] = name
+        if getattr(layer, "inplace", False):
+            return output.mul_(one.to(output.dtype))  # who holds the input sees it too
+        return _replaced(output, lambda tensor: tensor * one.to(tensor) if tensor.is_floating_point() else tensor)
+
+    def look(layer: nn.Module, inputs: tuple, named: dict) -> None:
+        nonlocal broken
+        ones = [one for tensor in tensors_in((inputs, named)) for one in _ones_of(tensor)]
+        broken |= not ones or any(one not in names for one in ones) or not torch.is_grad_enabled()
+        fed.update(names[one] for one in ones if one in names)
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, WEIGHTED):
+            layer.register_forward_pre_hook(look, with_kwargs=True)
+        if isinstance(layer, (*kinds, *WEIGHTED)):
+            layer.register_forward_hook(partial(mark, name))
+    try:
+        with evaluating(model), torch.enable_grad():
+            entered = torch.ones((), requires_grad=True, device=x.device)
+            names[entered] = ""
+            model(placed(model, x) * entered)
+    except RuntimeError:
+        return None
+    return None if broken else fed
+
+
+def _ones_of(tensor: Tensor) -> list[Tensor]:
+    """The ones that a tensor's graph ends in, not beyond those that another one was multiplied into."""
+    ones, seen = [], set()
+    waiting = [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaves = [leaf for after, _ in node.next_functions if (leaf := getattr(after, "variable", None)) is not None]
+        ones += leaves
+        if not leaves:
+            waiting += [after for after, _ in node.next_functions]
+    return ones
+
+
 def _last_of(output: Tensor, leaves: list[tuple[str, Tensor]]) -> list[str]:
     """The layers that an output's numbers come from last: of the layer called last its numbers, of the one before it
     those that are left, and so on."""
