@@ -81,6 +81,7 @@ def sweep_command(options: argparse.Namespace) -> None:
     seeds = None if options.seed in (None, ["all"]) else options.seed
     settings = parse_settings(options.set, options.seed)
     if options.tuning:
+        _refuse_idle(options, "seed", because="the grid has seeds of its own, see tuning in the profile's params.yaml")
         requested = expansion.tuning(options.experiment, options.profile, arms, settings)
     else:
         requested = expansion.arms_and_seeds(options.experiment, options.profile, arms, seeds, settings)
@@ -91,7 +92,7 @@ def sweep_command(options: argparse.Namespace) -> None:
     if options.engine == "slurm":
         from .run.cluster import sweep_by_slurm
 
-        sbatch = parse_settings(options.slurm)
+        sbatch = parse_settings(options.slurm, option="--slurm")
         result = sweep_by_slurm(jobs, options.profile, sbatch, processes=options.processes, **places)
     else:
         from .run.launch import processes_asked

@@ -306,13 +306,13 @@ def test_an_image_that_turns_bad_is_named_counted_and_replaced(folders, caplog):
     paths = [folders / "train" / "dog" / name for name in ("3.png", "4.png")]
     paths[0].write_bytes(b"")
     first, second = (strict.files.index(str(path)) for path in paths)
-    with pytest.raises(ValueError, match=r"3\.png is empty .*that makes 1, data.max_bad_share allows 0"):
+    with pytest.raises(ValueError, match=r"3\.png is empty .*that makes 1, and 0 of 12 may be replaced"):
         strict.__getitems__([first])
     batch = lenient.__getitems__([first, first + 1])
     assert torch.equal(batch["image"][0], batch["image"][1])
     assert re.search(r"3\.png is empty .*replaced by the next one \(1 of 1\)", caplog.text)
     paths[1].write_bytes(b"")
-    with pytest.raises(ValueError, match=r"4\.png is empty .*that makes 2, data.max_bad_share allows 1"):
+    with pytest.raises(ValueError, match=r"4\.png is empty .*that makes 2, and 1 of 12 may be replaced"):
         lenient.__getitems__([second])
 
 
@@ -322,7 +322,7 @@ def test_pictures_that_all_turn_bad_are_an_error_once_round(folders):
     for file in lenient.files:
         open(file, "wb").close()
     count = len(lenient)
-    with pytest.raises(ValueError, match=rf"that makes {count}, data.max_bad_share allows {count - 1} to be replaced"):
+    with pytest.raises(ValueError, match=rf"that makes {count}, and {count - 1} of {count} may be replaced"):
         lenient.__getitems__([3])
 
 

@@ -8,7 +8,7 @@ import torch
 
 from bnc_repro.binarizers.surrogates import SURROGATES
 from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, merged, parse_settings, read_yaml, recipe_identity
-from bnc_repro.recipe.expansion import arms_and_seeds
+from bnc_repro.recipe.expansion import arms_and_seeds, tuning
 from bnc_repro.recipe.profiles import experiment_section, experiments, recipe_of
 from bnc_repro.recipe.schema import MOST_IMAGES, MOST_RATE, PROFILES, Data, Recipe, flat
 from bnc_repro.training.optim import optimizers, set_rates
@@ -397,7 +397,7 @@ def test_a_sweeps_seed_is_a_number(seed):
 
 def test_float_weights_are_no_start_for_float_weights():
     """The same run twice, under two fingerprints."""
-    with pytest.raises(ValueError, match="init_from is float_weights, this recipe's run with float weights, which it"):
+    with pytest.raises(ValueError, match="init_from is float_weights, but this recipe trains float weights itself"):
         make_recipe(weight_binarizer=None, init_from="float_weights", preset="fixed")
 
 
@@ -419,3 +419,19 @@ def test_no_rate_that_a_recipe_takes_overflows(optimizer):
         weight.square().sum().backward()
         for stepper in steppers:
             stepper.step()
+
+
+@pytest.mark.parametrize("setting", ["seed=1", "learning_rate=0.1", "data.validation=0.1"])
+def test_a_grid_is_not_told_what_it_says_itself(setting):
+    """Its seeds, its rates and its share of held-out images would win without a word."""
+    with pytest.raises(ValueError, match=rf"--set {setting.partition('=')[0]}: the grid says it"):
+        tuning("linear_vs_soft", "small", settings=parse_settings([setting]))
+
+
+def test_a_schedulers_options_are_no_recipes():
+    """sbatch has a profile; a nested seed is a seed too."""
+    assert parse_settings(["profile=task", "time=60"], option="--slurm") == {"profile": "task", "time": 60}
+    with pytest.raises(ValueError, match="--slurm time: write key=value, for instance --slurm time=60"):
+        parse_settings(["time"], option="--slurm")
+    with pytest.raises(ValueError, match=r"--set seed\.x=1: --seed names it too"):
+        parse_settings(["seed.x=1"], seed=3)

@@ -1,6 +1,9 @@
 """What makes two runs the same run."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 from bnc_repro.recipe.schema import EXPERIMENTS
 from bnc_repro.run import identity
@@ -30,7 +33,6 @@ def test_a_fingerprint_covers_the_source_that_is_imported(recipe, tmp_path, monk
     with open(copy / "training" / "loop.py", "a") as file:
         file.write("TOUCHED = 1\n")
     assert all(after[name] != value for name, value in now().items())
-    assert folder_of(recipe(), tmp_path) == folder, "code edited after it was imported is not the code that runs"
     monkeypatch.setattr(identity, "source_of", now().get)
     assert folder_of(recipe(), tmp_path) != folder
 
@@ -47,3 +49,22 @@ def test_a_fingerprint_covers_data_and_recipe_but_not_their_place(recipe, data, 
     content[-1] ^= 1
     path.write_bytes(content)
     assert folder_of(recipe(data={"root": str(moved)}), tmp_path) != here
+
+
+def test_code_that_changes_after_its_import_is_not_the_code_that_runs(tmp_path):
+    """One module edited and another one gone before anybody asks; what an editor leaves beside them is no source."""
+    package = tmp_path / "bnc_repro"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / ".#loop.py").symlink_to("nobody@nowhere")
+    (package / "scratch.py").write_bytes(b"\xff")
+    (package / "folder.py").mkdir()
+    code = (
+        "from bnc_repro.run import code\n"
+        "(code.PACKAGE / 'training' / 'loop.py').write_text('edited = 1')\n"
+        "(code.PACKAGE / 'images' / 'sets.py').unlink()\n"
+        "print(code.source_of('linear_vs_soft'))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+    assert done.stdout.strip() == source_of("linear_vs_soft")

@@ -271,8 +271,8 @@ def test_a_killed_write_leaves_nothing_and_a_copied_checkpoint_is_not_taken(tmp_
 def test_a_network_without_its_training_is_nothing_to_go_on_with(tmp_path):
     """Weights alone, put into a run's folder."""
     checkpoint.save(tmp_path, {"network": {}, "recipe": {}, "labels": []})
-    with pytest.warns(UserWarning, match=r"holds no training to go on with: it lacks optimizers"):
-        assert checkpoint.latest(tmp_path) is None
+    with pytest.raises(ValueError, match=r"holds no training to go on with, it lacks optimizers: move it away"):
+        checkpoint.latest(tmp_path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

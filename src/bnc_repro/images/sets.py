@@ -144,6 +144,7 @@ def _listed(root: Path, data: Data, train: bool) -> tuple[list[str], Tensor, lis
             f"{folder} is missing: data.root must be {EXPECTED['imagefolder']}, as data.kind is {data.kind}"
             f"{_other_kind(root, data.kind)}"
         )
+    manifest.refuse_loops(folder)
     try:
         source = datasets.ImageFolder(folder)
     except FileNotFoundError as error:
@@ -302,7 +303,8 @@ class ImageFolders(Dataset):
             self.bad.add(i)
             if len(self.bad) > self.most_bad:
                 raise ValueError(
-                    f"{error}; that makes {len(self.bad)}, data.max_bad_share allows {self.most_bad} to be replaced"
+                    f"{error}; that makes {len(self.bad)}, and {self.most_bad} of {len(self)} may be replaced "
+                    "(data.max_bad_share)"
                 ) from error
             log.warning(f"{error}; replaced by the next one ({len(self.bad)} of {self.most_bad})")
             return None

@@ -160,26 +160,29 @@ def merged(*layers: dict) -> dict:
 OF_THE_COMMAND = {"experiment": "it as the first word", "profile": "--profile", "arm": "--arm"}
 
 
-def parse_settings(settings: list[str], seed: object = None) -> dict:
-    """["data.root=x", "epochs=3"] as nested values; the values are read as YAML. seed: what --seed says, if anything.
-    Raises ValueError for what is no setting, and for two of which one would drop the other."""
+def parse_settings(settings: list[str], seed: object = None, option: str = "--set") -> dict:
+    """["data.root=x", "epochs=3"] as nested values; the values are read as YAML, the later of two equal keys wins.
+    seed: what --seed says, if anything; option: what takes the settings, of a recipe unless it is another. Raises
+    ValueError for what is no setting, and for a key beside one within it."""
     result: dict = {}
     values: dict[str, Any] = {}
+    example = "--set epochs=3" if option == "--set" else f"{option} time=60"
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise ValueError(f"--set {setting}: write key=value, for instance --set epochs=3")
+            raise ValueError(f"{option} {setting}: write key=value, for instance {example}")
         if not all(part.strip() for part in key.split(".")):
-            raise ValueError(f"--set {setting}: write key=value, for instance --set epochs=3")
-        if (first := key.partition(".")[0]) in OF_THE_COMMAND:
-            raise ValueError(f"--set {setting}: {first} is no key to set; say {OF_THE_COMMAND[first]}")
+            raise ValueError(f"{option} {setting}: write key=value, for instance {example}")
+        first = key.partition(".")[0]
+        if option == "--set" and first in OF_THE_COMMAND:
+            raise ValueError(f"{option} {setting}: {first} is no key to set; say {OF_THE_COMMAND[first]}")
         values[key] = read_yaml(value) if value else ""
         for other in values:
             outer, inner = sorted((key, other), key=len)
             if inner.startswith(f"{outer}.") and not isinstance(values[outer], dict):
-                raise ValueError(f"--set {setting}: {outer} and {inner} are both set; keep one of them")
-        if key == "seed" and seed is not None:
-            raise ValueError(f"--set {setting}: --seed names it too; keep one of them")
+                raise ValueError(f"{option} {setting}: {outer} and {inner} are both set; keep one of them")
+        if first == "seed" and seed is not None:
+            raise ValueError(f"{option} {setting}: --seed names it too; keep one of them")
         nested: Any = values[key]
         for part in reversed(key.split(".")):
             nested = {part: nested}

@@ -8,6 +8,8 @@ from .build import merged
 from .profiles import experiment_section, experiments, parameters_file, recipe_of, seeds_of, tuned
 from .schema import Recipe
 
+OF_A_GRID = ("seed", "learning_rate", "data.validation")  # what a tuning says of each of its runs
+
 
 @dataclass(frozen=True)
 class Requested:
@@ -51,7 +53,14 @@ def arms_and_seeds(
 def tuning(
     experiment: str, profile: str, arms: list[str] | None = None, settings: dict[str, Any] | None = None
 ) -> list[Requested]:
-    """The grid of each arm of an experiment, or of every experiment that has a grid (`all`); see `grid`."""
+    """The grid of each arm of an experiment, or of every experiment that has a grid (`all`); see `grid`. Raises
+    ValueError for settings that the grid has itself."""
+    for key in OF_A_GRID:
+        value: Any = settings or {}
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            raise ValueError(f"--set {key}: the grid says it, see tuning in {parameters_file(profile)}; leave it out")
     names = [name for name in experiments(profile) if tuned(name, profile)] if experiment == "all" else [experiment]
     if not names:
         raise ValueError(f"{parameters_file(profile)} has no section tuning; write a grid there")

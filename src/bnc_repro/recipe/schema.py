@@ -175,8 +175,8 @@ def check(recipe: Recipe) -> None:
         raise ValueError("recipe key epochs is 0, which only judges the file that init_from names: give one, or epochs")
     if recipe.init_from == "float_weights" and recipe.weight_binarizer is None:
         raise ValueError(
-            "recipe key init_from is float_weights, this recipe's run with float weights, which it has already: leave "
-            "init_from out, or name a weight_binarizer"
+            "recipe key init_from is float_weights, but this recipe trains float weights itself: leave init_from out, "
+            "or name a weight_binarizer"
         )
     if recipe.head and recipe.experiment != "coco_pose":
         raise ValueError(f"recipe key head belongs to pose networks, {recipe.experiment} has none; leave it out")

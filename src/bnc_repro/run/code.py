@@ -21,18 +21,24 @@ PACKAGE = Path(__file__).parent.parent
 # The task of each experiment; a run imports the one it needs.
 TASK_MODULES = {"imagenet_resnet": "images.task", "linear_vs_soft": "images.task", "coco_pose": "poses.task"}
 DIGITS = 16  # of a fingerprint in a row
-# Read when this module is: an edit after that is not the code that runs.
-TEXTS = {file: file.read_text(encoding="utf-8") for file in sorted(PACKAGE.rglob("*.py"))}
+# The package's own sources, read when this module is: an edit after that is not the code that runs. An editor may have
+# left other files beside them.
+TEXTS = {
+    file: file.read_text(encoding="utf-8", errors="replace")
+    for file in sorted(PACKAGE.rglob("[!.]*.py"))
+    if file.is_file()
+}
 
 
 def file_of(module: str, package: Path | None = None) -> Path | None:
     """The source file of a module, or of a folder's `__init__`; None if there is none of that name."""
     path = (package or PACKAGE) / module.replace(".", "/")
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+    files = path.with_suffix(".py"), path / "__init__.py"
+    return next((file for file in files if (file in TEXTS if package is None else file.is_file())), None)
 
 
 def _text(file: Path) -> str:
-    return TEXTS.get(file) or file.read_text(encoding="utf-8")
+    return TEXTS[file] if file in TEXTS else file.read_text(encoding="utf-8")
 
 
 def imports(module: str, package: Path | None = None) -> set[str]:

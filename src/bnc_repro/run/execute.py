@@ -208,7 +208,7 @@ def _teacher(
 
 
 def _check_teacher(teacher: nn.Module, taught: Recipe | None, labels: list[str], recipe: Recipe, task: Task) -> None:
-    """Raises ValueError for a teacher of other images or labels than the run's, before it teaches them."""
+    """Raises ValueError for a teacher of other images, labels or heatmaps than the run's, before it teaches them."""
     of, remedy = (
         f"the teacher {recipe.teacher}",
         "name a teacher of the same data, or leave teacher and distillation out",
@@ -219,7 +219,7 @@ def _check_teacher(teacher: nn.Module, taught: Recipe | None, labels: list[str],
             raise ValueError(
                 f"{of} was trained on data of kind {taught.data.kind}, the run's is {recipe.data.kind}; {remedy}"
             )
-        for key in ("loss", "sigma_px"):  # what its heatmaps are
+        for key in ("loss", "sigma_px"):  # which say what its heatmaps look like
             theirs, ours = getattr(taught.pose, key), getattr(recipe.pose, key)
             if theirs != ours:
                 raise ValueError(

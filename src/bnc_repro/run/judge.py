@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from ..binarizers.registry import own_file
-from ..images import manifest
 from ..recipe.build import make_recipe
 from ..recipe.schema import Recipe, missing_data
 from ..training import checkpoint
@@ -99,8 +98,6 @@ def evaluate_network(
         recipe = replace(recipe, data=replace(recipe.data, root=str(Path(data).resolve())))
     if not recipe.data.folder.is_dir():
         raise ValueError(missing_data(recipe))
-    if recipe.data.kind != "coco":
-        manifest.refuse_loops(recipe.data.folder)
     task = task_module(recipe.experiment).build(recipe, device)
     if sentence := other_labels(path, labels, task.labels, str(recipe.data.folder)):
         raise ValueError(f"{sentence}; name data with the same labels")

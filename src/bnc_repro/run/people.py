@@ -66,8 +66,8 @@ def results_of_validation(model: PoseNetwork, root: Path) -> list[dict]:
     """COCO results for the validation people of `root`, each in its true box, of the category that they have there."""
     document, file = load_annotations(root, VALIDATION)
     category = category_of(document, file, model.recipe.data.category)["id"]
-    of_category = replace(model, skeleton=replace(model.skeleton, category=category))
-    return of_category.results(read_people(root, VALIDATION, category=category))
+    model_of_data = replace(model, skeleton=replace(model.skeleton, category=category))
+    return model_of_data.results(read_people(root, VALIDATION, category=category))
 
 
 def image_ids(pictures: Sequence[Path]) -> list[int]:

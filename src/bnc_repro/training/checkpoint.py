@@ -138,18 +138,23 @@ def load(path: str | Path, translated: Callable[[dict], dict | None] = lambda st
 
 def latest(folder: Path) -> dict | None:
     """The newest readable checkpoint of a run's folder, or None; a damaged one, or another run's, is passed over
-    with a warning."""
+    with a warning. Raises ValueError for one that holds no training to go on with, which would be written over."""
     for name in NAMES:
         if (folder / name).exists():
             try:
                 state = load(folder / name)
                 if state.get("fingerprint", folder.name) != folder.name:
                     raise ValueError(f"{folder / name} is of the run {state['fingerprint']}, copied here.")
-                if lacking := [key for key in POSITION if key not in state]:
-                    raise ValueError(f"{folder / name} holds no training to go on with: it lacks {lacking[0]}.")
-                return state
             except ValueError as error:
-                warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
+                after = "The checkpoint before it is used." if name != NAMES[-1] else "The run begins anew."
+                warnings.warn(f"{error} {after}", stacklevel=2)
+                continue
+            if lacking := [key for key in POSITION if key not in state]:
+                raise ValueError(
+                    f"{folder / name} holds no training to go on with, it lacks {lacking[0]}: move it away; as a start "
+                    "the recipe key init_from names it"
+                )
+            return state
     return None
 
 
