@@ -320,7 +320,7 @@ def same_digits_command(options: argparse.Namespace) -> None:
     from .evidence import same_digits
 
     say = functools.partial(print, flush=True)
-    if not same_digits.prove(options.profile or list(same_digits.PROFILES), options.seeds, say, options.source):
+    if not same_digits.prove(options.profile or [], options.seeds, say, options.source, options.through):
         sys.exit("bnc_repro: not everything could be joined (see above); rows that differ are to be made anew")
 
 

@@ -127,8 +127,25 @@ def test_rows_of_one_code_are_joined_alone(clone, monkeypatch):
     monkeypatch.setattr(same_digits, "cut", lambda recipe, keep_length: recipe)
     assert [pair.source for pair in same_digits.pairs(["sample"])] == ["a", "b"]
     assert [pair.source for pair in same_digits.pairs(["sample"], sources=["b"])] == ["b"]
-    with pytest.raises(ValueError, match=f"no published row of another code than today's is of {TODAY}: `stale` names"):
-        same_digits.prove(["sample"], sources=[TODAY])
+    assert same_digits.pairs(["sample"], sources=[TODAY]) == []
+    with pytest.raises(ValueError, match=r"no published row was made by the code other: `stale` names those"):
+        same_digits.pairs(["sample"], sources=["b", "other"])
+
+
+def test_rows_are_joined_through_code_that_the_ledger_joins_them_to(clone, monkeypatch):
+    """By that code instead of each row's own, each shape of run once; a row on no chain to it by its own."""
+    made = [row(name) | {"title": name, "seed": 0, "commit": name, "recipe": {"rate": 1}} for name in ("a", "b", "c")]
+    monkeypatch.setattr(same_digits, "experiments", lambda profile: ("linear_vs_soft",))
+    monkeypatch.setattr(ledger, "rows", lambda profile, folder: made if folder != "tuning" else [])
+    monkeypatch.setattr(same_digits, "cut", lambda recipe, keep_length: recipe)
+    monkeypatch.setattr(same_digits, "make_recipe", lambda **values: values)
+    monkeypatch.setattr(same_digits, "as_dict", lambda values: values)
+    monkeypatch.setattr(same_digits, "sources_of", lambda commit: {"linear_vs_soft": "middle"})
+    ledger.add([line("a", "middle"), line("b", "middle")])
+    found = same_digits.pairs(["sample"], through="abc")
+    assert [(pair.source, pair.commit) for pair in found] == [("middle", "abc"), ("c", "c")]
+    ledger.add([line("middle", TODAY), line("c", TODAY)])
+    assert all(ledger.is_current(one) for one in made)
 
 
 def test_git_is_asked_for_the_code_that_runs(tmp_path):

@@ -15,17 +15,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from ..recipe.build import make_recipe
+from ..recipe.build import as_dict, make_recipe
 from ..recipe.clone import project_root
 from ..recipe.profiles import experiments
 from ..run import ledger, pinned
-from ..run.code import git_state, source_of
+from ..run.code import TASK_MODULES, git_state, modules, source_fingerprint, source_of
 
 # What a row says of its run beside its digits.
 BESIDE = {
@@ -72,26 +73,46 @@ class Pair:
         return Path(self.recipe["data"]["root"]).is_dir()
 
 
-def pairs(profiles: list[str], seeds: int = 1, sources: list[str] | None = None) -> list[Pair]:
-    """What has to be trained to join the published rows of `profiles`, or those of some `sources`, to today's code; of
-    the sample `seeds` seeds."""
+def pairs(profiles: list[str], seeds: int = 1, sources: list[str] | None = None, through: str = "") -> list[Pair]:
+    """What has to be trained to join the published rows of `profiles` (all that have some, if none is named), or those
+    of some `sources`, to today's code; of the sample `seeds` seeds.
+
+    through: a commit. Rows that the ledger joins to its code are trained by that code, each shape of run once: what is
+    joined to it is then joined to today's. Raises ValueError for a source of no row.
+    """
+    middle, joined = sources_of(through) if through else {}, cache(ledger.joined)
     wanted: dict[tuple, Pair] = {}
-    for profile in profiles:
+    seen = set()
+    for profile, row in _rows(profiles):
+        experiment, source = row["experiment"], row["fingerprints"]["source"]
+        commit, recipe = row["commit"], row["recipe"]
+        seen.add(source)
+        if middle and source in joined(profile, experiment, middle[experiment]):
+            source, commit, recipe = middle[experiment], through, as_dict(make_recipe(**recipe))
+        elif sources and source not in sources:
+            continue
+        if source == source_of(experiment) or (profile == "sample" and row["seed"] >= seeds):
+            continue
+        recipe = cut(recipe, keep_length=profile == "sample")
+        key = (profile, experiment, source, json.dumps(_shape(recipe, profile)))
+        wanted.setdefault(key, Pair(profile, experiment, source, commit, f"{row['title']}, seed {row['seed']}", recipe))
+    if unknown := set(sources or ()) - seen:
+        raise ValueError(f"no published row was made by the code {', '.join(sorted(unknown))}: `stale` names those")
+    return list(wanted.values())
+
+
+def _rows(profiles: list[str]) -> Iterator[tuple[str, dict]]:
+    for profile in profiles or PROFILES:
         for experiment in experiments(profile):
             for folder in (experiment, "tuning"):
-                for row in ledger.rows(profile, folder):
-                    source = row["fingerprints"]["source"]
-                    if row["experiment"] != experiment or source == source_of(experiment):
-                        continue
-                    if sources and source not in sources:
-                        continue
-                    recipe = cut(row["recipe"], keep_length=profile == "sample")
-                    if profile == "sample" and row["seed"] >= seeds:
-                        continue
-                    key = (profile, experiment, source, json.dumps(_shape(recipe, profile)))
-                    name = f"{row['title']}, seed {row['seed']}"
-                    wanted.setdefault(key, Pair(profile, experiment, source, row["commit"], name, recipe))
-    return list(wanted.values())
+                yield from ((profile, row) for row in ledger.rows(profile, folder) if row["experiment"] == experiment)
+
+
+def sources_of(commit: str) -> dict[str, str]:
+    """The source fingerprint of each experiment's code at a commit."""
+    with tempfile.TemporaryDirectory() as temporary, checked_out(commit, Path(temporary)) as clone:
+        package = clone / "src" / "bnc_repro"
+        return {name: source_fingerprint(modules(name, package), package) for name in TASK_MODULES}
 
 
 def cut(recipe: dict, keep_length: bool) -> dict:
@@ -170,16 +191,15 @@ def _same(old: object, new: object) -> bool:
 
 
 def prove(
-    profiles: list[str], seeds: int = 1, say: Callable[[str], None] = print, sources: list[str] | None = None
+    profiles: list[str],
+    seeds: int = 1,
+    say: Callable[[str], None] = print,
+    sources: list[str] | None = None,
+    through: str = "",
 ) -> bool:
     """Train every pair, write a ledger line for each experiment whose rows are the same, say what was found; whether
-    nothing differed. sources: of rows made by these alone. Profiles whose data is not there are left out with a word.
-    Raises ValueError for sources of no published row."""
-    wanted = pairs(profiles, seeds, sources)
-    if sources and not wanted:
-        raise ValueError(
-            f"no published row of another code than today's is of {', '.join(sources)}: `stale` names them"
-        )
+    nothing differed. sources and through as in `pairs`. Profiles whose data is not there are left out with a word."""
+    wanted = pairs(profiles, seeds, sources, through)
     missing = {(pair.profile, pair.experiment, pair.recipe["data"]["root"]) for pair in wanted if not pair.has_data}
     for profile, experiment, root in sorted(missing):
         say(f"left out: {profile} {experiment}, as there is no data in {root}: name its folder with DATA=")

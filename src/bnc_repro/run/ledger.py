@@ -46,9 +46,10 @@ def add(entries: list[dict[str, str]]) -> None:
     temporary.replace(path())
 
 
-def joined(profile: str, experiment: str) -> set[str]:
-    """Today's source fingerprint of `experiment` and every one that the ledger joins to it for this profile."""
-    sources, before = {source_of(experiment)}, 0
+def joined(profile: str, experiment: str, source: str = "") -> set[str]:
+    """A source fingerprint of `experiment`, today's unless another is named, and every one that the ledger joins to it
+    for this profile."""
+    sources, before = {source or source_of(experiment)}, 0
     pairs = [
         {line["old"], line["new"]} for line in lines() if (line["profile"], line["experiment"]) == (profile, experiment)
     ]
