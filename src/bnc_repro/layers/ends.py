@@ -12,7 +12,7 @@ comes from the input alone; where their inputs are cut off, a gradient from an o
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -52,63 +52,65 @@ def ends(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
     return first, last
 
 
-def feeding(model: nn.Module, x: Tensor, kinds: tuple[type[nn.Module], ...]) -> set[str] | None:
-    """The names of those modules of `kinds`, activations, whose numbers reach a weighted layer through no other one:
-    what else they put out only leaves the network. None where autograd cannot follow the pass, as for `ends`.
+def leaving(model: nn.Module, x: Tensor, kinds: tuple[type[nn.Module], ...]) -> set[str]:
+    """The names of those modules of `kinds`, activations, whose numbers leave `model` and reach no weighted layer.
 
-    Each output, of activations and of weighted layers, is multiplied by a one of its own that wants a gradient; whose
-    ones the graph of a weighted layer's input ends in, that feeds it.
+    Each activation's output is multiplied by a one of its own that wants a gradient: the ones that the graph of a
+    layer's input ends in feed that layer, those that an output's graph ends in and no layer's leave. None is named
+    where the graph does not show it: where a layer reads what is cut off from all of them (detached features, numbers
+    that were looked up), and for a model that cannot be copied or does not pass with gradients on.
     """
-    try:
-        model = copy.deepcopy(model).requires_grad_(False)
-    except Exception:  # whatever the classes of its attributes raise
-        return None
     names: dict[Tensor, str] = {}  # of the ones
-    fed: set[str] = set()
-    broken = False
+    fed: set[Tensor] = set()
+    cut_off = False
 
     def mark(name: str, layer: nn.Module, inputs: tuple, output: Any) -> Any:
-        one = torch.ones((), requires_grad=True, device=x.device)
+        one = torch.ones((), requires_grad=True)  # on the CPU, as a number is: it takes any tensor's type and place
         names[one] = name
-        if getattr(layer, "inplace", False):
-            return output.mul_(one.to(output.dtype))  # who holds the input sees it too
-        return _replaced(output, lambda tensor: tensor * one.to(tensor) if tensor.is_floating_point() else tensor)
+        if getattr(layer, "inplace", False) and output.is_floating_point():
+            return output.mul_(one)  # who holds the input sees it too
+        return _replaced(output, lambda tensor: tensor * one if tensor.is_floating_point() else tensor)
 
     def look(layer: nn.Module, inputs: tuple, named: dict) -> None:
-        nonlocal broken
-        ones = [one for tensor in tensors_in((inputs, named)) for one in _ones_of(tensor)]
-        broken |= not ones or any(one not in names for one in ones) or not torch.is_grad_enabled()
-        fed.update(names[one] for one in ones if one in names)
+        nonlocal cut_off
+        read = [tensor for tensor in tensors_in((inputs, named)) if tensor.is_floating_point()]
+        leaves = _leaves_of(read, seen)
+        foreign = [leaf for leaf in leaves if leaf is not entering and leaf not in names]
+        cut_off |= bool(foreign) or any(tensor.grad_fn is None for tensor in read) or not torch.is_grad_enabled()
+        fed.update(leaves)
 
-    for name, layer in model.named_modules():
-        if isinstance(layer, WEIGHTED):
-            layer.register_forward_pre_hook(look, with_kwargs=True)
-        if isinstance(layer, (*kinds, *WEIGHTED)):
-            layer.register_forward_hook(partial(mark, name))
+    entering = torch.ones((), requires_grad=True)
+    seen: set[Any] = set()  # nodes of the graph, which layers share
     try:
+        model = copy.deepcopy(model).requires_grad_(False)
+        for name, layer in model.named_modules():
+            if isinstance(layer, WEIGHTED):
+                layer.register_forward_pre_hook(look, with_kwargs=True)
+            elif isinstance(layer, kinds):
+                layer.register_forward_hook(partial(mark, name), prepend=True)  # before whoever keeps its output
         with evaluating(model), torch.enable_grad():
-            entered = torch.ones((), requires_grad=True, device=x.device)
-            names[entered] = ""
-            model(placed(model, x) * entered)
-    except RuntimeError:
-        return None
-    return None if broken else fed
+            output = model(placed(model, x) * entering)
+    except Exception:  # whatever a model raises of gradients that it did not expect, or its classes of being copied
+        return set()
+    left = _leaves_of(tensors_in(output), set())
+    return (
+        set() if cut_off else {names[one] for one in left & names.keys()} - {names[one] for one in fed & names.keys()}
+    )
 
 
-def _ones_of(tensor: Tensor) -> list[Tensor]:
-    """The ones that a tensor's graph ends in, not beyond those that another one was multiplied into."""
-    ones, seen = [], set()
-    waiting = [tensor.grad_fn]
+def _leaves_of(tensors: Iterable[Tensor], seen: set[Any]) -> set[Tensor]:
+    """The leaves that the graphs of `tensors` end in, but for what lies beyond the nodes in `seen`, which grows."""
+    leaves, waiting = set(), [tensor.grad_fn for tensor in tensors]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        leaves = [leaf for after, _ in node.next_functions if (leaf := getattr(after, "variable", None)) is not None]
-        ones += leaves
-        if not leaves:
-            waiting += [after for after, _ in node.next_functions]
-    return ones
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            leaves.add(leaf)
+        waiting += [after for after, _ in node.next_functions]
+    return leaves
 
 
 def _last_of(output: Tensor, leaves: list[tuple[str, Tensor]]) -> list[str]:

@@ -62,12 +62,18 @@ class PoseNetwork:
         return results
 
 
-def results_of_validation(model: PoseNetwork, root: Path) -> list[dict]:
-    """COCO results for the validation people of `root`, each in its true box, of the category that they have there."""
+def for_data(model: PoseNetwork, root: Path) -> PoseNetwork:
+    """The network for the validation people of `root`: of the category that they have there, whatever number it had
+    where the network was trained. Raises ValueError for a folder without such people."""
     document, file = load_annotations(root, VALIDATION)
     category = category_of(document, file, model.recipe.data.category)["id"]
-    model_of_data = replace(model, skeleton=replace(model.skeleton, category=category))
-    return model_of_data.results(read_people(root, VALIDATION, category=category))
+    return replace(model, skeleton=replace(model.skeleton, category=category))
+
+
+def results_of_validation(model: PoseNetwork, root: Path) -> list[dict]:
+    """COCO results for the validation people of `root`, each in its true box, of the category that they have there."""
+    model = for_data(model, root)
+    return model.results(read_people(root, VALIDATION, category=model.skeleton.category))
 
 
 def image_ids(pictures: Sequence[Path]) -> list[int]:
@@ -207,6 +213,7 @@ def evaluate_detections(model: PoseNetwork, root: Path, detections: Path) -> tup
     """
     annotations = root / "annotations" / f"person_keypoints_{VALIDATION}.json"
     if annotations.is_file():
+        model = for_data(model, root)
         _check_names(model, root)
         results = model.results(coco_eval.read_detections(detections, root, VALIDATION, model.skeleton))
         return coco_eval.evaluate(annotations, results, model.skeleton, measures=coco_eval.ALL_MEASURES), results
