@@ -218,7 +218,7 @@ def _open_streams() -> None:
 
 
 def _with_boxes(words: list[str]) -> list[str]:
-    """The words with each box joined to its --box (or --b, --bo): one that begins left of its picture, at -5, looks like an option."""
+    """The words with each box joined to its --box (--b, --bo): one that begins at -5 looks like an option."""
     joined: list[str] = []
     for word in words:
         if joined and joined[-1] in ("--b", "--bo", "--box") and word.count(",") == 3:
