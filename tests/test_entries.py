@@ -106,6 +106,12 @@ def test_an_empty_path_is_not_the_present_folder(words, capsys):
     assert "is empty: name a file or a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["same-digits", "report", "publish", "data check x", "draw a b c", "evaluate x"])
+def test_what_is_left_out_is_not_empty(words):
+    """argparse reads a default that is text as if it had been said."""
+    assert "" not in vars(parser().parse_args(words.split())).values()
+
+
 def test_a_box_may_begin_left_of_its_picture(monkeypatch, capsys):
     """-5,1,2,3 looks like an option, and is none."""
     monkeypatch.setattr(sys, "argv", ["bnc_repro", "predict", "no.pt", "no.png", "--box", "-5,1,2,3", "--box=-1,1,2,3"])

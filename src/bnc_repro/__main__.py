@@ -191,9 +191,7 @@ def parser() -> argparse.ArgumentParser:
     same = command("same-digits", commands.same_digits_command)
     same.add_argument("--profile", action="append", choices=PROFILES, help="all that have published rows")
     same.add_argument("--seeds", type=positive, default=1, help="so many seeds of each arm of the sample")
-    same.add_argument(
-        "--through", type=not_empty, default="", metavar="COMMIT", help="by the code that rows are joined to"
-    )
+    same.add_argument("--through", type=not_empty, metavar="COMMIT", help="by the code that rows are joined to")
     same.add_argument(
         "--source", type=not_empty, action="append", metavar="FINGERPRINT", help="rows of this code, see `stale`"
     )

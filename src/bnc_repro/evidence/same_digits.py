@@ -73,7 +73,9 @@ class Pair:
         return Path(self.recipe["data"]["root"]).is_dir()
 
 
-def pairs(profiles: list[str], seeds: int = 1, sources: list[str] | None = None, through: str = "") -> list[Pair]:
+def pairs(
+    profiles: list[str], seeds: int = 1, sources: list[str] | None = None, through: str | None = None
+) -> list[Pair]:
     """What has to be trained to join the published rows of `profiles` (all that have some, if none is named), or those
     of some `sources`, to today's code; of the sample `seeds` seeds.
 
@@ -195,7 +197,7 @@ def prove(
     seeds: int = 1,
     say: Callable[[str], None] = print,
     sources: list[str] | None = None,
-    through: str = "",
+    through: str | None = None,
 ) -> bool:
     """Train every pair, write a ledger line for each experiment whose rows are the same, say what was found; whether
     nothing differed. sources and through as in `pairs`. Profiles whose data is not there are left out with a word."""
