@@ -860,6 +860,17 @@ def test_an_outputs_relu_stays_whenever_it_is_called():
     assert model(torch.randn(2, 3, 12, 12))[0].min() >= 0
 
 
+@pytest.mark.parametrize("steps", [("activation", "weight"), ("weight", "activation")])
+def test_an_outputs_relu_stays_in_two_steps(steps):
+    """The second call, of the other operand, looks at the same ReLUs."""
+    model = TwoHeads()
+    for step in steps:
+        binarize(model, **{"weight_binarizer": None, "activation_binarizer": None, f"{step}_binarizer": "ste"},
+                 input_size=(3, 12, 12))  # fmt: skip
+    assert isinstance(model.positive, nn.ReLU)
+    assert isinstance(model.relu, nn.Hardtanh)
+
+
 @pytest.mark.parametrize(
     "read",
     [
@@ -877,7 +888,7 @@ def test_where_autograd_cannot_follow_the_order_of_calls_says_what_an_output_is(
 
 
 class Chained(nn.Module):
-    """Two ReLUs on one way to a layer, one whose output a hook keeps for a decoder, one on looked-up numbers."""
+    """Two ReLUs on one way to a layer, one whose output a hook keeps for a decoder."""
 
     def __init__(self):
         super().__init__()

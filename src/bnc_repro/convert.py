@@ -119,8 +119,7 @@ def binarize(
         order = [name for name in dict.fromkeys(calls) if name in layers]
         end = max((i for i, name in enumerate(calls) if isinstance(watched[name], WEIGHTED)), default=0)
         output_activations = {watched[name] for name in calls[end:]} - {watched[name] for name in calls[:end]}
-        if replace_relu and asked["activation_binarizer"] is not None:
-            # Of one head of several, too, which is called before another's layers.
+        if replace_relu:  # of one head of several, too, which is called before another's layers
             output_activations |= {watched[name] for name in leaving(model, x, ONE_SIDED)}
     kept = reasons(model, layers, order, patterns)
     if keep_ends:

@@ -55,27 +55,27 @@ def ends(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
 def leaving(model: nn.Module, x: Tensor, kinds: tuple[type[nn.Module], ...]) -> set[str]:
     """The names of those modules of `kinds`, activations, whose numbers leave `model` and reach no weighted layer.
 
-    Each activation's output is multiplied by a one of its own that wants a gradient: the ones that the graph of a
-    layer's input ends in feed that layer, those that an output's graph ends in and no layer's leave. None is named
-    where the graph does not show it: where a layer reads what is cut off from all of them (detached features, numbers
-    that were looked up), and for a model that cannot be copied or does not pass with gradients on.
+    Each activation's output is multiplied by a probe, a number 1 that wants a gradient. Probes in the graph of a
+    layer's input feed that layer; those in the graph of an output leave. None is named where the graph does not show
+    it: where a layer reads what is cut off from every probe (detached features, numbers that were looked up), and for
+    a model that cannot be copied or does not pass with gradients on.
     """
-    names: dict[Tensor, str] = {}  # of the ones
+    names: dict[Tensor, str] = {}  # of the probes' modules
     fed: set[Tensor] = set()
     cut_off = False
 
     def mark(name: str, layer: nn.Module, inputs: tuple, output: Any) -> Any:
-        one = torch.ones((), requires_grad=True)  # on the CPU, as a number is: it takes any tensor's type and place
-        names[one] = name
+        probe = torch.ones((), requires_grad=True)  # on the CPU, as a number is: it takes any tensor's type and place
+        names[probe] = name
         if getattr(layer, "inplace", False) and output.is_floating_point():
-            return output.mul_(one)  # who holds the input sees it too
-        return _replaced(output, lambda tensor: tensor * one if tensor.is_floating_point() else tensor)
+            return output.mul_(probe)  # who holds the input sees it too
+        return _replaced(output, lambda tensor: tensor * probe if tensor.is_floating_point() else tensor)
 
     def look(layer: nn.Module, inputs: tuple, named: dict) -> None:
         nonlocal cut_off
         read = [tensor for tensor in tensors_in((inputs, named)) if tensor.is_floating_point()]
         leaves = _leaves_of(read, seen)
-        foreign = [leaf for leaf in leaves if leaf is not entering and leaf not in names]
+        foreign = leaves - names.keys() - {entering}
         cut_off |= bool(foreign) or any(tensor.grad_fn is None for tensor in read) or not torch.is_grad_enabled()
         fed.update(leaves)
 
@@ -92,10 +92,12 @@ def leaving(model: nn.Module, x: Tensor, kinds: tuple[type[nn.Module], ...]) -> 
             output = model(placed(model, x) * entering)
     except Exception:  # whatever a model raises of gradients that it did not expect, or its classes of being copied
         return set()
-    left = _leaves_of(tensors_in(output), set())
-    return (
-        set() if cut_off else {names[one] for one in left & names.keys()} - {names[one] for one in fed & names.keys()}
+    if cut_off:
+        return set()
+    left, feeding = (
+        {names[probe] for probe in probes & names.keys()} for probes in (_leaves_of(tensors_in(output), set()), fed)
     )
+    return left - feeding  # by name: one instance may be called in several places
 
 
 def _leaves_of(tensors: Iterable[Tensor], seen: set[Any]) -> set[Tensor]:
