@@ -26,12 +26,12 @@ def notebook_modules(name: str) -> list[str]:
             base = module.partition(".")[2]
             named |= {base} | {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
     skipped = {"run", "run.execute", "run.judge", "run.tasks"}  # whose imports are those of every experiment
-    found = waiting = {module for module in named - skipped if module and file_of(module)}
+    reached = waiting = {module for module in named - skipped if module and file_of(module)}
     while waiting:
-        waiting = set().union(*map(imports, waiting)) - found - skipped
-        found = found | waiting
+        waiting = set().union(*map(imports, waiting)) - reached - skipped
+        reached = reached | waiting
     read = READ.get(name) or filter(None, [notebook.STAGES[name]])
-    return sorted({"__main__", *found}.union(*map(modules, read)))
+    return sorted({"__main__", *reached}.union(*map(modules, read)))
 
 
 def write_code(folder: Path, profile: str) -> list[Path]:
