@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from bnc_repro.evidence import tables
+from bnc_repro.evidence.rows import published
 
 XEON = "Intel(R) Xeon(R) Processor, 1 thread, AVX2, oneDNN avx2, MKL compatible"
 EPYC = "AMD EPYC, 1 thread, AVX2, oneDNN avx2, MKL compatible"
@@ -63,3 +64,11 @@ def test_rows_that_are_not_published_or_diverged(compared):
     assert compared([row(0)], [])["published"] == "none"
     diverged = row(0, status="diverged", metrics={})
     assert compared([row(0)], [diverged])["published"] == "none"
+
+
+def test_one_run_has_no_deviation():
+    """Its place in the table is empty."""
+    (row, *_) = published("sample", "linear_vs_soft")
+    shown = tables.table([row])
+    assert shown["sd"].tolist() == [""]
+    assert shown["mean (%)"].tolist() == [f"{row['metrics']['top1']:.1f}"]

@@ -64,8 +64,14 @@ def differences(rows: list[dict], *pairs: tuple[str, str]) -> pd.DataFrame:
 
 
 def plain(frame: pd.DataFrame, digits: int) -> pd.DataFrame:
-    """Numbers as text with all their digits, and a header of one line."""
-    shown = frame.map(lambda value: f"{value:.{digits}f}".replace("-", "−") if isinstance(value, float) else value)
+    """Numbers as text with all their digits, nothing where there is none, and a header of one line."""
+
+    def text(value: object) -> object:
+        if not isinstance(value, float):
+            return value
+        return "" if np.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+    shown = frame.map(text)
     return shown.rename_axis(columns=frame.index.name, index=None)
 
 
