@@ -233,13 +233,10 @@ def main() -> None:
     if isinstance(getattr(options, "profile", None), str):
         pinned.pin(options.profile)  # before anything imports torch
     try:
-        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun then shows the first process's error, not each one's
-            from torch.distributed.elastic.multiprocessing.errors import record
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            from .run.elastic import in_torchrun
 
-            from .training import distributed
-
-            record(options.function)(options)
-            distributed.part()
+            in_torchrun(options.function, options)
         else:
             options.function(options)
         sys.stdout.flush()

@@ -14,6 +14,7 @@ from bnc_repro.recipe.build import make_recipe, merged
 from bnc_repro.recipe.clone import project_root
 from bnc_repro.recipe.profiles import recipe_of
 from bnc_repro.run.code import PACKAGE
+from bnc_repro.run.elastic import WholeErrors
 from bnc_repro.run.execute import run
 from bnc_repro.run.identity import folder_of
 from bnc_repro.training import checkpoint, distributed
@@ -124,6 +125,28 @@ def test_a_worker_that_is_killed_is_started_again(data, tmp_path):
     assert rows[0]["processes"] == 2
     for key in ("metrics", "best", "status"):
         assert rows[0][key] == rows[1][key]
+
+
+def test_a_process_ended_while_it_tells_its_error_leaves_none(tmp_path, monkeypatch):
+    """torchrun, which starts killed processes again, fell over the empty file of one that it had ended too early."""
+    place, whole = tmp_path / "error.json", []
+
+    class Ended(BaseException):
+        """What SIGTERM does to a process."""
+
+    def fall(error, file):
+        whole.append(place.exists())
+        raise Ended
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(place))
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dump", fall)
+        with pytest.raises(Ended):
+            WholeErrors().record_exception(ValueError("a peer has gone"))
+    assert whole == [False]
+    assert list(tmp_path.iterdir()) == []
+    WholeErrors().record_exception(ValueError("a peer has gone"))
+    assert "a peer has gone" in json.loads(place.read_text())["message"]["message"]
 
 
 def test_a_failing_process_ends_the_job_with_its_error(data, tmp_path):
