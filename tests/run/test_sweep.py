@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from bnc_repro.__main__ import main
+from bnc_repro.recipe import expansion
 from bnc_repro.recipe.build import as_dict, float_twin, make_recipe, parse_settings, with_float_weights
 from bnc_repro.recipe.clone import project_root
 from bnc_repro.recipe.expansion import Requested, arms_and_seeds, tuning
-from bnc_repro.recipe.profiles import experiment_section, recipe_of
+from bnc_repro.recipe.profiles import experiment_section, recipe_of, tuned
 from bnc_repro.run import machine
 from bnc_repro.run.cluster import sweep_by_slurm
 from bnc_repro.run.launch import run_words
@@ -86,7 +87,7 @@ def rows_of(runs):
     return {path.parent.name: what_counts(json.loads(path.read_text())) for path in runs.rglob("row.json")}
 
 
-def test_the_arms_and_seeds_of_params_yaml_are_expanded():
+def test_the_arms_and_seeds_of_params_yaml_are_expanded(monkeypatch):
     """Every pair once; a seed among the settings; the grid is rates times seeds for each arm; `all` is every
     experiment; unknown names are told."""
     section = experiment_section("linear_vs_soft", "sample")
@@ -102,7 +103,9 @@ def test_the_arms_and_seeds_of_params_yaml_are_expanded():
     grid = tuning("all", "small", ["mlp-adam"])
     rates = {(request.recipe.learning_rate, request.recipe.seed, request.recipe.data.validation) for request in grid}
     assert rates == {(rate, seed, 0.2) for rate in (0.002, 0.005, 0.0125, 0.03, 0.075) for seed in (100, 101, 102)}
-    assert {request.recipe.optimizer for request in tuning("all", "small")} == {"adam"}  # SGD has no grid there
+    assert {request.recipe.optimizer for request in tuning("all", "small")} == {"adam", "sgd"}
+    section = tuned("linear_vs_soft", "small")
+    monkeypatch.setattr(expansion, "tuned", lambda *_: section | {"learning_rates": {"adam": [0.1]}})
     with pytest.raises(ValueError, match=r"tuning\.linear_vs_soft\.learning_rates has no grid for sgd"):
         tuning("linear_vs_soft", "small", ["mlp-sgd"])
     with pytest.raises(ValueError, match="unknown arm 'mpl'; known, nearest first: mlp"):
