@@ -292,13 +292,16 @@ def test_hours_start_nothing_that_would_not_end(requested, recipe, tmp_path, mon
 
 
 def test_the_pace_is_that_of_the_most_similar_runs(requested, tmp_path, monkeypatch):
-    """The longest of the same recipe under other seeds, else of the same experiment, else unknown."""
+    """The longest of those whose recipes of the experiment differ in the fewest settings, whatever the seed."""
     monkeypatch.setattr("bnc_repro.run.plan.ledger.rows", lambda profile, folder: [])
     (job,), pace = plan(requested(1), tmp_path), Pace("sample", tmp_path)
     assert (pace.seconds(job), pace.memory_mib(job)) == (None, None)
     row = {"experiment": "imagenet_resnet", "seconds": 50.0, "peak_memory_mib": 700}
     pace.add(row | {"recipe": as_dict(job.recipe) | {"epochs": 9, "seed": 1}})
     assert (pace.seconds(job), pace.memory_mib(job)) == (50.0, 700)
+    larger = {"epochs": 9, "batch_size": 7, "data": as_dict(job.recipe)["data"] | {"train_limit": 0}}
+    pace.add(row | {"recipe": as_dict(job.recipe) | larger, "seconds": 5000.0, "peak_memory_mib": 9000})
+    assert (pace.seconds(job), pace.memory_mib(job)) == (50.0, 700)  # of another size, it says nothing of this one
     for seconds in (7.0, 9.0):
         pace.add(row | {"recipe": as_dict(job.recipe) | {"seed": 4}, "seconds": seconds})
     assert pace.seconds(job) == 9.0

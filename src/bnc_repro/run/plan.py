@@ -97,41 +97,45 @@ def name_of(request: Requested) -> str:
 
 class Pace:
     """Seconds and memory that runs take: from finished runs, else from published rows, which may be of another machine;
-    of the same recipe under any seed, else of the same experiment."""
+    of those of the same experiment whose recipes differ in the fewest settings, whatever their seed."""
 
     def __init__(self, profile: str, runs: Path | None = None) -> None:
-        self._of_recipe: dict[str, list[float]] = {}
-        self._of_experiment: dict[str, list[float]] = {}
-        self._memory: dict[str, int] = {}
+        self._known: dict[str, dict[frozenset, list[tuple[float, int]]]] = {}  # of an experiment, of settings
         folder = (runs or project_root() / "runs") / profile
         for path in sorted(folder.glob("*/*/row.json")):
             self.add(json.loads(path.read_text()))
         results = project_root() / "results" / profile
         for name in sorted(path.name for path in results.glob("*") if path.is_dir()):
-            if name not in self._of_experiment:
+            if name not in self._known:
                 for row in ledger.rows(profile, name):
                     self.add(row)
 
     def add(self, row: dict, seconds: float | None = None) -> None:
         """Take note of a finished run, `seconds` of the clock where it was watched."""
-        experiment, seconds = row["experiment"], row["seconds"] if seconds is None else seconds
-        self._of_recipe.setdefault(_without_seed(row["recipe"]), []).append(seconds)
-        self._of_experiment.setdefault(experiment, []).append(seconds)
-        self._memory[experiment] = max(self._memory.get(experiment, 0), row["peak_memory_mib"] or 0)
+        took = row["seconds"] if seconds is None else seconds, row["peak_memory_mib"] or 0
+        alike = self._known.setdefault(row["experiment"], {})
+        alike.setdefault(_settings(row["recipe"]), []).append(took)
 
     def seconds(self, job: Job) -> float | None:
         """The longest of the known runs that are most like this one; None where none is known."""
-        known = self._of_recipe.get(_without_seed(as_dict(job.recipe)))
-        known = known or self._of_experiment.get(job.recipe.experiment)
-        return max(known) if known else None
+        return max((seconds for seconds, _ in self._most_alike(job)), default=None)
 
     def memory_mib(self, job: Job) -> int | None:
-        """The most memory that a run of the same experiment held, in MiB; None where none is known."""
-        return self._memory.get(job.recipe.experiment)
+        """The most memory that one of the known runs that are most like this one held, in MiB; None where none is."""
+        return max((memory for _, memory in self._most_alike(job)), default=None)
+
+    def _most_alike(self, job: Job) -> list[tuple[float, int]]:
+        asked, known = _settings(as_dict(job.recipe)), self._known.get(job.recipe.experiment, {})
+        fewest = min((len(asked - settings) for settings in known), default=0)
+        return [took for settings, runs in known.items() if len(asked - settings) == fewest for took in runs]
 
 
-def _without_seed(recipe: dict) -> str:
-    """What the runs of a recipe have in common under all seeds, wherever the data lies."""
-    data = {key: value for key, value in recipe["data"].items() if key not in ("root", "workers")}
-    kept = {key: value for key, value in recipe.items() if key != "seed"}
-    return json.dumps(kept | {"data": data}, sort_keys=True)
+def _settings(recipe: dict, group: str = "") -> frozenset[tuple[str, str]]:
+    """The settings of a recipe, each with its value, but for the seed, where the data lies and who reads it."""
+    values: set[tuple[str, str]] = set()
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            values |= _settings(value, f"{group}{key}.")
+        elif f"{group}{key}" not in ("seed", "data.root", "data.workers"):
+            values.add((f"{group}{key}", json.dumps(value)))
+    return frozenset(values)
