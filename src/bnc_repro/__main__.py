@@ -183,7 +183,6 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("--profile", default="sample", choices=PROFILES)
     report = command("report", commands.report_command)
     report.add_argument("--profile", default="sample", choices=PROFILES)
-    report.add_argument("--page", type=not_empty, help="this notebook alone, in this process")
     code = command("code", commands.code_command)
     code.add_argument("--profile", default="sample", choices=PROFILES)
     settings = command("environment", commands.environment_command)

@@ -300,10 +300,9 @@ def notebook_command(options: argparse.Namespace) -> None:
 def report_command(options: argparse.Namespace) -> None:
     """Make every page of the report anew from published rows; nothing is trained."""
     project_root()  # without a clone no extra helps
-    from .pages import report
+    from .pages.report import report
 
-    pages = [report.write_page(options.page, options.profile)] if options.page else report.report(options.profile)
-    print("\n".join(map(str, pages)))
+    print("\n".join(map(str, report(options.profile))))
 
 
 def code_command(options: argparse.Namespace) -> None:

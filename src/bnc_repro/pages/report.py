@@ -4,10 +4,11 @@ Cells that need a trained network (tagged `checkpoint`) keep their committed out
 """
 
 import copy
+import multiprocessing
 import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import repeat
 from pathlib import Path
 
 import nbformat
@@ -26,25 +27,35 @@ LONGEST = "07-what-binary-buys"  # it measures times
 def report(profile: str = "sample") -> list[Path]:
     """Execute every stage's notebook from the rows in results/, side by side, and return the pages' paths.
 
-    They stand in runs/<profile>/report/. Raises ValueError with the notebook's last line where one fails, for
-    instance because a row is not published.
+    They stand in runs/<profile>/report/. Raises ValueError with the last line of a notebook that fails, for instance
+    because a row is not published.
     """
-
-    def page(name: str) -> str:
-        words = [sys.executable, "-m", "bnc_repro", "report", "--profile", profile, "--page", name]
-        process = subprocess.run(words, capture_output=True, text=True, check=False)
-        if process.returncode:
-            lines = process.stderr.strip().splitlines() or [f"it ended with status {process.returncode}"]
-            raise ValueError(f"{name}: {lines[-1]}")
-        return process.stdout.strip().splitlines()[-1]
-
     longest_first = sorted(notebook.REPORTED, key=lambda name: name != LONGEST)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return sorted(Path(path) for path in pool.map(page, longest_first))
+    try:
+        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), _be_silent) as pool:
+            return sorted(pool.map(_page, longest_first, repeat(profile)))
+    except BrokenProcessPool:
+        raise ValueError("a process that makes pages was ended from outside, perhaps for want of memory") from None
+
+
+def _be_silent() -> None:
+    """What cells print stands on their page, and why one fails in the error that is raised."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def _page(name: str, profile: str) -> Path:
+    """`write_page`, whose error names the page and crosses to another process as one line."""
+    try:
+        return write_page(name, profile)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{name}: {lines[-1]}") from None
 
 
 def write_page(name: str, profile: str) -> Path:
-    """One page of the report, in this process and its kernel."""
+    """One page of the report, by this process and a kernel."""
     os.environ["BNC_REPRO_REUSE"] = "only"
     source = project_root() / "notebooks" / f"{name}.ipynb"
     target = project_root() / "runs" / profile / "report" / source.name
