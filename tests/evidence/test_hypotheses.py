@@ -258,7 +258,7 @@ def test_every_estimator_of_small_runs_at_one_common_rate():
         of.setdefault(condition, set()).add(changes["estimator"])
     assert {condition: len(estimators) for condition, estimators in of.items()} == {
         ("adam", "bireal", ""): 10, ("adam", "reactnet", ""): 2, ("sgd", "bireal", ""): 6,
-        ("adam", "bireal", "all images"): 3,
+        ("adam", "bireal", "all images"): 4,
     }  # fmt: skip
     assert all(of[condition] in rates.values() for condition, rates in at.items())
 
