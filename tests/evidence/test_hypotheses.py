@@ -1,9 +1,11 @@
 """The reading of the ablation on rows whose effect is known."""
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
-from bnc_repro.evidence import hypotheses, judgement, statistics, tables, tuning, verdict
+from bnc_repro.evidence import hypotheses, judgement, plots, statistics, tables, tuning, verdict
 from bnc_repro.evidence.rows import by_arm
 from bnc_repro.recipe.expansion import arms_with_grids
 from bnc_repro.recipe.parameters import PLACEMENTS
@@ -246,6 +248,27 @@ def test_learning_rates_are_the_best_of_the_published_grid():
     assert arms == tuning.best(found).to_dict()
     grids = {arm: sorted(rates.unique()) for arm, rates in found.groupby("arm")["learning rate"]}
     assert not [arm for arm, rate in arms.items() if rate in (grids[arm][0], grids[arm][-1])]
+
+
+def test_rates_show_every_optimizer_and_what_diverged(monkeypatch):
+    """The table says how many runs diverged; the figure has them at its lower border, and all others within it."""
+    held_out = {"ste-adam": {0.0125: (40.0, 42.0)}, "ste-sgd": {0.25: (41.0, 43.0), 0.6: (0.0, 44.0)}}
+    lines = [
+        {"arm": arm, "seed": seed, "learning rate": rate, "held-out": value}
+        for arm, rates in held_out.items()
+        for rate, values in rates.items()
+        for seed, value in enumerate(values)
+    ]
+    monkeypatch.setattr(tuning, "published", lambda *_: pd.DataFrame(lines))
+    table = tuning.table("linear_vs_soft", "small")
+    assert table.loc["ste"].to_dict() == {
+        ("adam", "0.0125"): "[41.0]", ("sgd", "0.25"): "[42.0]", ("sgd", "0.6"): "22.0, 1 diverged",
+    }  # fmt: skip
+    adam, sgd = plots.rates("linear_vs_soft", "small")
+    lowest = sgd.get_ylim()[0]
+    assert adam.get_ylim()[0] == lowest == pytest.approx(39.8)
+    assert [list(line.get_ydata()) for line in sgd.lines if line.get_marker() == "x"] == [[lowest]]
+    plt.close("all")
 
 
 def test_every_estimator_of_small_runs_at_one_common_rate():

@@ -233,7 +233,8 @@ def forest(rows: list[dict]) -> np.ndarray:
 
 def rates(experiment: str, profile: str) -> np.ndarray:
     """Held-out accuracy over the learning rate, a panel an optimizer, a line an arm with a dot a seed, dashed where it
-    learns; its best rate is ringed, and a dotted line stands at the rate that is best for most."""
+    learns; its best rate is ringed, and a dotted line stands at the rate that is best for most. A diverged run, which
+    counts as a 0, is a cross at the lower border, where its line leaves."""
     section, lines = experiment_section(experiment, profile), tuning.published(experiment, profile)
     order = list(section["arms"])
     lines = lines.sort_values("arm", key=lambda arms: arms.map(order.index), kind="stable")
@@ -246,13 +247,19 @@ def rates(experiment: str, profile: str) -> np.ndarray:
     estimators = lines["estimator"].unique()
     colours = dict(zip(estimators, sns.color_palette("colorblind", len(estimators)), strict=True))
     drawn = {arm: "--" if learnt(optimizer[arm]["weight_binarizer"]) else "-" for arm in order}
-    axes = _panels(len(panels), 9, 5)
+    axes, labels = _panels(len(panels), 9, 5), {}
+    seen = lines.loc[lines["held-out"] > 0, "held-out"]
+    lowest = seen.min() - 0.05 * (seen.max() - seen.min())
     for ax, (name, panel) in zip(axes, panels, strict=True):
         best = tuning.best(panel)
         for (arm, estimator), own in panel.groupby(["arm", "estimator"], sort=False):
             means = own.groupby("learning rate")["held-out"].mean()
-            ax.plot(own["learning rate"], own["held-out"], "o", color=colours[estimator], alpha=0.4, markersize=4)
-            ax.plot(means.index, means, drawn[arm], color=colours[estimator], label=estimator)
+            ended, lost = own[own["held-out"] > 0], own[own["held-out"] == 0]
+            ax.plot(ended["learning rate"], ended["held-out"], "o", color=colours[estimator], alpha=0.4, markersize=4)
+            if len(lost):
+                low = [lowest] * len(lost)
+                ax.plot(lost["learning rate"], low, "x", color=colours[estimator], clip_on=False, markersize=9)
+            labels[estimator] = ax.plot(means.index, means, drawn[arm], color=colours[estimator], label=estimator)[0]
             ax.plot(
                 best[arm], means[best[arm]], "o", markersize=11, markerfacecolor="none", color=colours[estimator],
                 markeredgewidth=1.8,
@@ -263,7 +270,8 @@ def rates(experiment: str, profile: str) -> np.ndarray:
         ax.set_xticks(shown, [f"{rate:g}" for rate in shown])
         ax.minorticks_off()
         ax.set(title=name, xlabel="learning rate", ylabel="held-out accuracy (%)" if ax is axes[0] else "")
-    axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+        ax.set_ylim(bottom=lowest)
+    axes[-1].legend(handles=list(labels.values()), loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     return axes
 
 

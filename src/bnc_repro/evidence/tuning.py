@@ -81,18 +81,24 @@ def published(experiment: str, profile: str) -> pd.DataFrame:
 
 
 def table(experiment: str, profile: str) -> pd.DataFrame:
-    """Mean held-out accuracy (%) by estimator and learning rate, the best of each in brackets, from `published`."""
+    """Mean held-out accuracy (%) by estimator and learning rate, below its optimizer where there are several, the best
+    of each in brackets, from `published`; a diverged run is counted as a 0, and said."""
     lines = published(experiment, profile)
     if lines.empty:
         return pd.DataFrame()
-    means, chosen = lines.groupby(["arm", "learning rate"])["held-out"].mean(), best(lines)
-    shown = {pair: f"[{mean:.1f}]" if pair[1] == chosen[pair[0]] else f"{mean:.1f}" for pair, mean in means.items()}
-    section = experiment_section(experiment, profile)
+    section, chosen, shown = experiment_section(experiment, profile), best(lines), {}
     arms = [arm for arm in section["arms"] if arm in chosen]
-    names = {arm: arm_fields(arm, section["arms"][arm])["estimator"] for arm in arms}
-    if len(set(names.values())) < len(names):  # of several optimizers
-        names = {arm: f"{name}, {recipe_of(experiment, profile, arm).optimizer}" for arm, name in names.items()}
-    return pd.Series(shown).unstack(fill_value="").loc[arms].rename(columns="{:g}".format, index=names)
+    for (arm, rate), values in lines.groupby(["arm", "learning rate"])["held-out"]:
+        text = f"[{values.mean():.1f}]" if rate == chosen[arm] else f"{values.mean():.1f}"
+        lost = (values == 0).sum()
+        optimizer = recipe_of(experiment, profile, arm).optimizer
+        estimator = arm_fields(arm, section["arms"][arm])["estimator"]
+        shown[estimator, optimizer, rate] = f"{text}, {lost} diverged" if lost else text
+    means = pd.Series(shown).unstack([1, 2], fill_value="").sort_index(axis="columns")
+    if len(means.columns.unique(0)) == 1:
+        means = means.droplevel(0, axis="columns")
+    order = dict.fromkeys(arm_fields(arm, section["arms"][arm])["estimator"] for arm in arms)
+    return means.loc[list(order)].rename(columns=lambda name: name if isinstance(name, str) else f"{name:g}")
 
 
 def best(lines: pd.DataFrame) -> pd.Series:
