@@ -48,7 +48,7 @@ lab: $(STAMP) ## JupyterLab on the notebooks
 	@$(BIN)/dvc pull data.dvc
 	@env $$($(BIN)/python -m bnc_repro environment) $(BIN)/jupyter lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS) notebooks
 
-report: $(STAMP) ## every page anew from the published rows, nothing trained (two minutes): runs/sample/report
+report: $(STAMP) ## every page anew from the published rows, nothing trained (a minute or two): runs/sample/report
 	@$(BIN)/dvc pull data.dvc
 	@$(BIN)/python -m bnc_repro report
 
