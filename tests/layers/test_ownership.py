@@ -43,7 +43,14 @@ def converted() -> nn.Module:
     return model
 
 
-MODELS = {"layers": two_layers, "registry": registry, "converted": converted}
+def of_timm() -> nn.Module:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("resnet10t", num_classes=4)
+    binarize(model, weight_binarizer="mlp", activation_binarizer="ede")
+    return model
+
+
+MODELS = {"layers": two_layers, "registry": registry, "converted": converted, "timm": of_timm}
 
 
 @pytest.fixture(params=MODELS)
