@@ -1,5 +1,5 @@
 """Can others' annotation files be used? Each JSON file below a folder, such as the test data of a pose library, is
-checked, trained on for an epoch, evaluated, predicted and drawn; a sentence that refuses it is printed, and so is an
+checked, trained on for two epochs, evaluated, predicted and drawn; a sentence that refuses it is printed, and so is an
 error that is no sentence.
 
     python benchmarks/annotations.py FOLDER [--name PART] [--fill]
@@ -25,6 +25,7 @@ from bnc_repro.recipe.clone import project_root
 RUN = "run coco_pose --arm binary --set epochs=2 --set batch_size=1 --set width=4 --set network=sbpn"
 RUN += " --set warmup_epochs=0 --set evaluate_every=1 --set pose.headline=AP"
 SIGMA = 0.05  # of joints that nobody has measured
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def call(*words: object) -> None:
@@ -66,10 +67,10 @@ def make_set(file: Path, pictures: dict[str, Path], folder: Path, filled: bool) 
         (folder / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(document))
         for image in document["images"] if in_form else ():
             name = str(image.get("file_name") or "")
-            place, picture = folder / split / name, pictures.get(Path(name).name)
-            if picture and place.resolve().is_relative_to((folder / split).resolve()) and not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.symlink_to(picture)
+            link, picture = folder / split / name, pictures.get(Path(name).name)
+            if picture and link.resolve().is_relative_to((folder / split).resolve()) and not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(picture)
 
 
 def use(folder: Path, runs: Path) -> None:
@@ -93,9 +94,7 @@ def main() -> None:
     asked, seen = options.parse_args(), Counter()
     project_root()
     files = sorted(path.resolve() for path in asked.folder.rglob("*.json"))
-    pictures = {
-        path.name: path.resolve() for path in asked.folder.rglob("*") if path.suffix.lower() in (".jpg", ".png")
-    }
+    pictures = {path.name: path.resolve() for path in asked.folder.rglob("*") if path.suffix.lower() in SUFFIXES}
     for file in (file for file in files if asked.name in str(file)):
         with tempfile.TemporaryDirectory() as temporary:
             folder, runs = Path(temporary) / "set", Path(temporary) / "runs"

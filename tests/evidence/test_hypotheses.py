@@ -254,7 +254,14 @@ def test_rates_show_every_optimizer_and_what_diverged(monkeypatch):
     """The table says how many runs diverged; the figure has them at its lower border, and all others within it."""
     held_out = {"ste-adam": {0.0125: (40.0, 42.0)}, "ste-sgd": {0.25: (41.0, 43.0), 0.6: (0.0, 44.0)}}
     lines = [
-        {"arm": arm, "seed": seed, "learning rate": rate, "held-out": value}
+        {
+            "arm": arm,
+            "estimator": "ste",
+            "optimizer": arm.removeprefix("ste-"),
+            "seed": seed,
+            "learning rate": rate,
+            "held-out": value,
+        }
         for arm, rates in held_out.items()
         for rate, values in rates.items()
         for seed, value in enumerate(values)

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from scipy.integrate import cumulative_trapezoid
 
-from ..recipe.profiles import arm_fields, experiment_section
+from ..recipe.profiles import recipe_of
 from ..recipe.schema import learnt
 from . import hypotheses, tuning
 from .rows import UNITS, by_arm
@@ -235,18 +235,10 @@ def rates(experiment: str, profile: str) -> np.ndarray:
     """Held-out accuracy over the learning rate, a panel an optimizer, a line an arm with a dot a seed, dashed where it
     learns; its best rate is ringed, and a dotted line stands at the rate that is best for most. A diverged run, which
     counts as a 0, is a cross at the lower border, where its line leaves."""
-    section, lines = experiment_section(experiment, profile), tuning.published(experiment, profile)
-    order = list(section["arms"])
-    lines = lines.sort_values("arm", key=lambda arms: arms.map(order.index), kind="stable")
-    optimizer = {arm: section["recipe"] | changes for arm, changes in section["arms"].items()}
-    lines = lines.assign(
-        optimizer=lines["arm"].map(lambda arm: optimizer[arm].get("optimizer", "adam")),
-        estimator=lines["arm"].map(lambda arm: arm_fields(arm, section["arms"][arm])["estimator"]),
-    )
+    lines = tuning.published(experiment, profile)
     panels = list(lines.groupby("optimizer", sort=False))
     estimators = lines["estimator"].unique()
     colours = dict(zip(estimators, sns.color_palette("colorblind", len(estimators)), strict=True))
-    drawn = {arm: "--" if learnt(optimizer[arm]["weight_binarizer"]) else "-" for arm in order}
     axes, labels = _panels(len(panels), 9, 5), {}
     seen = lines.loc[lines["held-out"] > 0, "held-out"]
     lowest = seen.min() - 0.05 * (seen.max() - seen.min())
@@ -254,12 +246,13 @@ def rates(experiment: str, profile: str) -> np.ndarray:
         best = tuning.best(panel)
         for (arm, estimator), own in panel.groupby(["arm", "estimator"], sort=False):
             means = own.groupby("learning rate")["held-out"].mean()
+            drawn = "--" if learnt(recipe_of(experiment, profile, arm).weight_binarizer) else "-"
             ended, lost = own[own["held-out"] > 0], own[own["held-out"] == 0]
             ax.plot(ended["learning rate"], ended["held-out"], "o", color=colours[estimator], alpha=0.4, markersize=4)
             if len(lost):
                 low = [lowest] * len(lost)
                 ax.plot(lost["learning rate"], low, "x", color=colours[estimator], clip_on=False, markersize=9)
-            labels[estimator] = ax.plot(means.index, means, drawn[arm], color=colours[estimator], label=estimator)[0]
+            labels[estimator] = ax.plot(means.index, means, drawn, color=colours[estimator], label=estimator)[0]
             ax.plot(
                 best[arm], means[best[arm]], "o", markersize=11, markerfacecolor="none", color=colours[estimator],
                 markeredgewidth=1.8,

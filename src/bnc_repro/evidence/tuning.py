@@ -21,24 +21,28 @@ from ..run.plan import Job
 
 def judged(experiment: str, profile: str, folder: str) -> pd.DataFrame:
     """The held-out accuracy of every tuning run whose row lies below `folder` of the clone: one line each, with its
-    arm, seed and learning rate; 0 for a run that diverged."""
+    arm, estimator, optimizer, seed and learning rate, in the order of the arms; 0 for a run that diverged."""
     wanted: dict[str, list[str]] = {}
     for arm in tuned_arms(experiment, profile):
         for recipe in grid(experiment, profile, arm):
             wanted.setdefault(json.dumps(recipe_identity(recipe)), []).append(arm)
-    lines = []
+    arms, lines = experiment_section(experiment, profile)["arms"], []
     for path in sorted((project_root() / folder).rglob("*.json")):
         row = read_row(path)
         for arm in wanted.get(json.dumps(recipe_identity(make_recipe(**row["recipe"]))), []):
             lines.append(
                 {
                     "arm": arm,
+                    "estimator": arm_fields(arm, arms[arm])["estimator"],
+                    "optimizer": row["recipe"]["optimizer"],
                     "seed": row["seed"],
                     "learning rate": row["recipe"]["learning_rate"],
                     "held-out": row["metrics"].get(row["headline"], 0.0),
                 }
             )
-    return pd.DataFrame(lines, columns=["arm", "seed", "learning rate", "held-out"])
+    columns = ["arm", "estimator", "optimizer", "seed", "learning rate", "held-out"]
+    order = list(arms).index
+    return pd.DataFrame(sorted(lines, key=lambda line: order(line["arm"])), columns=columns)
 
 
 def tuned_arms(experiment: str, profile: str) -> dict[str, float]:
@@ -86,19 +90,15 @@ def table(experiment: str, profile: str) -> pd.DataFrame:
     lines = published(experiment, profile)
     if lines.empty:
         return pd.DataFrame()
-    section, chosen, shown = experiment_section(experiment, profile), best(lines), {}
-    arms = [arm for arm in section["arms"] if arm in chosen]
-    for (arm, rate), values in lines.groupby(["arm", "learning rate"])["held-out"]:
-        text = f"[{values.mean():.1f}]" if rate == chosen[arm] else f"{values.mean():.1f}"
-        lost = (values == 0).sum()
-        optimizer = recipe_of(experiment, profile, arm).optimizer
-        estimator = arm_fields(arm, section["arms"][arm])["estimator"]
+    chosen, shown = best(lines), {}
+    for (arm, estimator, optimizer, rate), own in lines.groupby(["arm", "estimator", "optimizer", "learning rate"]):
+        mean, lost = own["held-out"].mean(), (own["held-out"] == 0).sum()
+        text = f"[{mean:.1f}]" if rate == chosen[arm] else f"{mean:.1f}"
         shown[estimator, optimizer, rate] = f"{text}, {lost} diverged" if lost else text
-    means = pd.Series(shown).unstack([1, 2], fill_value="").sort_index(axis="columns")
+    means = pd.Series(shown).unstack([1, 2], fill_value="").sort_index(axis="columns").loc[lines["estimator"].unique()]
     if len(means.columns.unique(0)) == 1:
         means = means.droplevel(0, axis="columns")
-    order = dict.fromkeys(arm_fields(arm, section["arms"][arm])["estimator"] for arm in arms)
-    return means.loc[list(order)].rename(columns=lambda name: name if isinstance(name, str) else f"{name:g}")
+    return means.rename(columns=lambda name: name if isinstance(name, str) else f"{name:g}")
 
 
 def best(lines: pd.DataFrame) -> pd.Series:

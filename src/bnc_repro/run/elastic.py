@@ -10,7 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import ErrorHandler, recor
 from ..training import distributed
 from ..training.checkpoint import atomic
 
-PLACE = "TORCHELASTIC_ERROR_FILE"  # torchrun's variable: where a process leaves its error
+VARIABLE = "TORCHELASTIC_ERROR_FILE"  # by which torchrun says where a process leaves its error
 
 
 class WholeErrors(ErrorHandler):
@@ -19,16 +19,16 @@ class WholeErrors(ErrorHandler):
 
     def record_exception(self, e: BaseException) -> None:
         """Leave the error where torchrun looks for it."""
-        place = os.environ.get(PLACE)
-        if not place:
+        file = os.environ.get(VARIABLE)
+        if not file:
             super().record_exception(e)
             return
         try:
-            with atomic(Path(place)) as temporary:
-                os.environ[PLACE] = str(temporary)
+            with atomic(Path(file)) as temporary:
+                os.environ[VARIABLE] = str(temporary)
                 super().record_exception(e)
         finally:
-            os.environ[PLACE] = place
+            os.environ[VARIABLE] = file
 
 
 def in_torchrun(function: Callable[[Namespace], None], options: Namespace) -> None:

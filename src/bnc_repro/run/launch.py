@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def processes_asked(processes: int | str) -> int:
@@ -35,13 +36,17 @@ def torchrun(processes: int, words: list[str]) -> tuple[list[str], dict[str, str
 
 def run_words(recipe: dict, runs: Path | None = None) -> list[str]:
     """The words of the command line that ask for exactly this recipe, `as_dict`."""
+    words = ["run", recipe["experiment"], "--profile", recipe["profile"]]
+    for key, value in dotted(recipe):
+        if key not in ("experiment", "profile"):
+            words += ["--set", f"{key}={json.dumps(value)}"]
+    return [*words, *(["--runs", str(runs)] if runs else [])]
 
-    def settings(values: dict, prefix: str = "") -> Iterator[str]:
-        for key, value in values.items():
-            if isinstance(value, dict):
-                yield from settings(value, f"{prefix}{key}.")
-            elif prefix or key not in ("experiment", "profile"):
-                yield from ("--set", f"{prefix}{key}={json.dumps(value)}")
 
-    folder = ["--runs", str(runs)] if runs else []
-    return ["run", recipe["experiment"], "--profile", recipe["profile"], *settings(recipe), *folder]
+def dotted(recipe: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a recipe, `as_dict`: each key as `--set` names it, and its value."""
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -14,6 +14,9 @@ from ..recipe.schema import Recipe
 from . import ledger
 from .execute import finished_row, published_row, title
 from .identity import data_fingerprint, folder_of
+from .launch import dotted
+
+OF_ONE_RUN = ("seed", "data.root", "data.workers")  # settings that say nothing of what a run takes
 
 
 @dataclass
@@ -101,6 +104,7 @@ class Pace:
 
     def __init__(self, profile: str, runs: Path | None = None) -> None:
         self._known: dict[str, dict[frozenset, list[tuple[float, int]]]] = {}  # of an experiment, of settings
+        self._alike: dict[Path, list[tuple[float, int]]] = {}  # of a run's folder, until another run is known
         folder = (runs or project_root() / "runs") / profile
         for path in sorted(folder.glob("*/*/row.json")):
             self.add(json.loads(path.read_text()))
@@ -113,8 +117,8 @@ class Pace:
     def add(self, row: dict, seconds: float | None = None) -> None:
         """Take note of a finished run, `seconds` of the clock where it was watched."""
         took = row["seconds"] if seconds is None else seconds, row["peak_memory_mib"] or 0
-        alike = self._known.setdefault(row["experiment"], {})
-        alike.setdefault(_settings(row["recipe"]), []).append(took)
+        self._known.setdefault(row["experiment"], {}).setdefault(_settings(row["recipe"]), []).append(took)
+        self._alike.clear()
 
     def seconds(self, job: Job) -> float | None:
         """The longest of the known runs that are most like this one; None where none is known."""
@@ -125,17 +129,14 @@ class Pace:
         return max((memory for _, memory in self._most_alike(job)), default=None)
 
     def _most_alike(self, job: Job) -> list[tuple[float, int]]:
-        asked, known = _settings(as_dict(job.recipe)), self._known.get(job.recipe.experiment, {})
-        fewest = min((len(asked - settings) for settings in known), default=0)
-        return [took for settings, runs in known.items() if len(asked - settings) == fewest for took in runs]
+        if job.folder not in self._alike:  # a sweep asks for all of its jobs twice a second
+            asked, known = _settings(as_dict(job.recipe)), self._known.get(job.recipe.experiment, {})
+            fewest = min((len(asked - settings) for settings in known), default=0)
+            alike = [took for settings, runs in known.items() if len(asked - settings) == fewest for took in runs]
+            self._alike[job.folder] = alike
+        return self._alike[job.folder]
 
 
-def _settings(recipe: dict, group: str = "") -> frozenset[tuple[str, str]]:
+def _settings(recipe: dict) -> frozenset[tuple[str, str]]:
     """The settings of a recipe, each with its value, but for the seed, where the data lies and who reads it."""
-    values: set[tuple[str, str]] = set()
-    for key, value in recipe.items():
-        if isinstance(value, dict):
-            values |= _settings(value, f"{group}{key}.")
-        elif f"{group}{key}" not in ("seed", "data.root", "data.workers"):
-            values.add((f"{group}{key}", json.dumps(value)))
-    return frozenset(values)
+    return frozenset((key, json.dumps(value)) for key, value in dotted(recipe) if key not in OF_ONE_RUN)
