@@ -22,6 +22,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "The verdict" in index
     assert "<table" in index
     assert (tmp_path / "site" / "notebooks" / "04-verdict.html").is_file()
+    for page in (tmp_path / "site" / "notebooks").glob("*.html"):
+        assert "<p>|" not in page.read_text(), f"{page.name} shows a table of an output as its source"
     assert "bnc_repro.convert.binarize" in (tmp_path / "site" / "docs" / "reference.html").read_text()
 
 
