@@ -126,6 +126,8 @@ def test_layers_can_be_kept_by_name_or_pattern():
         "0": "the first layer",
         "8": "the last layer",
     }
+    with pytest.raises(ValueError, match=r"keep_float takes names of layers .* not \[3\]"):
+        binarize(small(), keep_float=[3])
     with pytest.raises(ValueError, match=r"keep_float 'layer\*' matches no layer; there are 0, 2, 5, 8"):
         binarize(small(), keep_float=("layer*",))
     assert "5" in binarize(small(), keep_float="5").kept
@@ -924,3 +926,27 @@ def test_a_model_that_wants_no_gradients_is_made_binary_as_before():
         Strict(), weight_binarizer="ste", activation_binarizer="ste", input_size=(3, 12, 12), keep_ends=False
     )
     assert list(report.replaced) == ["inplace", "relu", "positive"]
+
+
+def test_what_is_no_model_of_layers_is_refused():
+    """And so it is by what counts its costs."""
+    compiled = torch.jit.script(small().eval())
+    for model, word in ((3, "got int"), (nn.ReLU, "got the class ReLU"), (compiled, "take the model that it was made")):
+        with pytest.raises(ValueError, match=word):
+            binarize(model, weight_binarizer="ste")
+        with pytest.raises(ValueError, match=word):
+            cost(model, (3, 8, 8))
+
+
+def test_layers_of_whole_numbers_stay_float_by_name():
+    """As of a model that another library has quantized."""
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+    model[1].weight = nn.Parameter(torch.ones(8, 8, dtype=torch.int8), requires_grad=False)
+    report = binarize(model, weight_binarizer="ste")
+    assert report.kept["1"] == "its weights are int8"
+    assert report.binary == ["2"]
+
+
+def test_an_input_that_no_memory_holds_is_refused_by_its_size():
+    with pytest.raises(ValueError, match=r"an input of size \(1000000, 1000000, 1000000\) does not pass through"):
+        binarize(small(), weight_binarizer="ste", input_size=(10**6, 10**6, 10**6))

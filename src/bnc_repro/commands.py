@@ -44,7 +44,7 @@ def run_command(options: argparse.Namespace) -> None:
         for (arm, seed), recipe in recipes.items():
             folder = options.rows / arm if options.arm == "all" else options.rows
             copies[arm, seed] = folder / f"{recipe.seed}.json"
-            refuse_other_than_row(copies[arm, seed], options.experiment)
+            refuse_other_than_row(copies[arm, seed], recipe)
     processes = processes_asked(options.processes)
     if processes > 1:
         for recipe in recipes.values():  # what is wrong here would be wrong in each process, and in each restart
@@ -144,7 +144,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         print(json.dumps(packed.evaluate(options.checkpoint, options.data, device, options.own), indent=1))
         results = results_of_validation(model, root)
     if options.results:
-        print(save_results(results, options.results))
+        print(save_results(results, options.results.resolve()))
 
 
 def predict_command(options: argparse.Namespace) -> None:
@@ -181,7 +181,7 @@ def _predict_people(options: argparse.Namespace) -> None:
     for picture, entries in zip(pictures, by_picture, strict=True):
         print(json.dumps(people.line_of(picture, entries, model.skeleton.names)))
     if options.results:
-        print(save_results(results, options.results))
+        print(save_results(results, options.results.resolve()))
     if options.draw:
         from .evidence import drawing
 
@@ -194,7 +194,7 @@ def pack_command(options: argparse.Namespace) -> None:
     """Pack a checkpoint's binary layers into bits; the packed file's path is the last line printed."""
     from .run import outputs, packed
 
-    outputs.check(options.file or options.checkpoint.with_suffix(packed.SUFFIX), packed.SUFFIX, options.checkpoint)
+    outputs.check(options.file or packed.file_for(options.checkpoint), packed.SUFFIX, options.checkpoint)
     file, report, size = packed.pack_checkpoint(options.checkpoint, options.file, options.own)
     print(f"{report}\n{size / 1e3:.1f} kB\n{file}")
 

@@ -20,7 +20,7 @@ from .binarizers.base import Binarizer
 from .binarizers.registry import get
 from .cost import Cost, buffers_kept, cost
 from .layers.binary import BinaryConv2d, BinaryLinear, pruned
-from .layers.ends import WEIGHTED, ends, leaving
+from .layers.ends import WEIGHTED, checked_model, ends, leaving
 from .layers.inspect import called, checked_size, passing, placed, prove
 from .layers.latent import center
 from .layers.sharing import share_evaluator
@@ -96,7 +96,10 @@ def binarize(
     Raises ValueError for a pattern that matches no layer, for a model without a layer to make binary, for weights that
     are not finite, and for an input_size that does not pass through it; the model is then as it was.
     """
+    checked_model(model)
     patterns = (keep_float,) if isinstance(keep_float, str) else tuple(keep_float or ())
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"keep_float takes names of layers and patterns such as 'encoder.*', not {keep_float!r}")
     if weight_binarizer is None and activation_binarizer is None:
         raise ValueError("weight_binarizer and activation_binarizer are both None: name one, or nothing becomes binary")
     asked = {
@@ -110,7 +113,8 @@ def binarize(
         if any(parameter.is_meta for parameter in model.parameters()):
             raise ValueError("a model on meta has no numbers to run: leave input_size out, or load its weights first")
         size = checked_size(input_size)
-        x = placed(model, torch.randn(2, *size, generator=torch.Generator().manual_seed(0)))
+        with passing(size):  # or its memory cannot be had
+            x = placed(model, torch.randn(2, *size, generator=torch.Generator().manual_seed(0)))
         watched: dict[str, nn.Module] = {
             name: m for name, m in model.named_modules() if isinstance(m, (*WEIGHTED, *ONE_SIDED))
         }
@@ -210,6 +214,8 @@ def _nothing_to_do(layer: nn.Module, asked: dict[str, Binarizer | None]) -> str:
             return "is binary already"
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
+    if not weight.is_floating_point():
+        return f"its weights are {str(weight.dtype).removeprefix('torch.')}"
     if asked["weight_binarizer"] is not None and not weight.is_meta:
         if pruned(layer):
             return "is pruned, and binary weights have no 0"

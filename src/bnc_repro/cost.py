@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .binarizers.sign import sign
 from .layers.binary import BinaryConv2d, BinaryLinear
+from .layers.ends import checked_model
 from .layers.inspect import checked_size, evaluating, passing, placed
 
 COUNTED = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase)  # layers with a line of their own
@@ -46,9 +47,10 @@ class Cost:
 def cost(network: nn.Module, input_size: tuple[int, ...]) -> list[Cost]:
     """The costs of each layer with weights, of `the rest`, and last of the `total`, for one input (C, H, W).
 
-    The network is left as it was. Raises ValueError if an input of this size does not pass through it, and for a size
-    that is none.
+    The network is left as it was. Raises ValueError if an input of this size does not pass through it, for a size that
+    is none, and for what is no model.
     """
+    checked_model(network)
     size = checked_size(input_size)
     layers = {name: module for name, module in network.named_modules() if isinstance(module, COUNTED)}
     counter = FlopCounterMode(display=False)

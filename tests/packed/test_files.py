@@ -309,3 +309,120 @@ def test_steps_that_do_not_fit_each_other_are_refused_though_the_checksum_is_rig
 
     rewritten(file, edit)
     refused(file)
+
+
+def changed_plan(file: Path, change, **arrays: torch.Tensor) -> None:
+    """The file with another description, or arrays, and the checksum that is theirs."""
+    content = content_of(file)
+    plan = json.loads(content["plan"])
+    change(plan)
+    signed(file, json.dumps(content | {"plan": json.dumps(plan)}), **arrays)
+
+
+def at(*path, value):
+    def change(plan) -> None:
+        place = plan
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (at("steps", 1, "negative", "at", value=-8), "bits is not where the one before it ends"),
+        (at("steps", 1, "negative", "at", value=10**9), "bits is not where the one before it ends"),
+        (at("steps", 1, "scale", "at", value=-50), "floats is not where the one before it ends"),
+        (at("steps", 2, "scale", "at", value=0), "floats is not where the one before it ends"),
+        (at("steps", 1, "negative", "bits", value=[10**11]), "bits end before an array of 100000000000"),
+        (at("steps", 1, "negative", "bits", value=[2**62, 4]), "bits end before"),
+        (at("steps", 1, "negative", "bits", value=[10**30]), "bits end before"),
+        (at("steps", 1, "negative", "bits", value=[-16, -16, 3, 3]), "is not where the one before it ends"),
+        (at("steps", 1, "name", value={"bits": [10**11], "at": 0}), "bits is not|bits end before"),
+        (at("steps", 1, "stride", value=1.0), "stride is of another type"),
+        (at("steps", 1, "stride", value=True), "stride is of another type"),
+        (at("steps", 0, "stride", value=1.0), "stride is of another type"),
+        (at("steps", 0, "pooled", value="no"), "pooled is of another type"),
+        (at("steps", -1, "averaged", value=1), "averaged is of another type"),
+        (at("steps", 1, "name", value=None), "name is of another type"),
+        (at("size", value=[True, 24]), "make no network"),
+        (at("output", value=[3.0]), "its steps give another output"),
+        (at("layers", value=["abc"]), "a layer's line is not its name"),
+        (at("layers", value=[[1, 2, 3]]), "a layer's line is not its name"),
+        (at("layers", value=[["a"]]), "a layer's line is not its name"),
+    ],
+)
+def test_a_description_that_is_not_what_was_written_is_refused_though_the_checksum_is_right(file, change, word):
+    changed_plan(file, change)
+    refused(file, word)
+
+
+def test_bits_and_floats_that_lack_or_exceed_the_plan_are_refused_though_the_checksum_is_right(file):
+    """Missing bits would be read as +1."""
+    from safetensors.torch import load_file
+
+    arrays, whole = load_file(file), file.read_bytes()
+    for name, array, word in (
+        ("bits", arrays["bits"][:-1], "bits end before"),
+        ("bits", arrays["bits"][:0], "bits end before"),
+        ("floats", arrays["floats"][:-1], "floats end before"),
+        ("bits", torch.cat([arrays["bits"], arrays["bits"][:3]]), "3 of bits belong to no step"),
+        ("floats", torch.cat([arrays["floats"], arrays["floats"][:1]]), "1 of floats belong to no step"),
+        ("more", arrays["floats"], "its arrays are bits, floats, more, not bits and floats"),
+    ):
+        file.write_bytes(whole)
+        changed_plan(file, lambda plan: None, **{name: array.clone()})
+        refused(file, word)
+
+
+def test_tensors_of_types_that_numpy_lacks_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    for kind in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+        save_file({"bits": torch.zeros(4).to(kind)}, tmp_path / "odd.safetensors")
+        refused(tmp_path / "odd.safetensors", "no packed network")
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ({"labels": [0, 1, 2]}, "its labels are not names, each another"),
+        ({"labels": ["a", "a", "b"]}, "its labels are not names, each another"),
+        ({"labels": ["a"]}, "it has 1 labels and 3 outputs"),
+        ({"labels": ["a", "b", torch.tensor(1)]}, "takes plain values"),
+        ({"recipe": {"root": Path("x")}}, "takes plain values"),
+        ({"recipe": {1: "a"}}, "takes plain values"),
+        ({"recipe": {"size": (1, 2)}}, "takes plain values"),
+        ({"skeleton": {"sigmas": [float("nan")]}}, "takes plain values"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(packed, tmp_path, content, word):
+    with pytest.raises(ValueError, match=word):
+        files.save(packed, tmp_path / "new.safetensors", **content)
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_labels_of_another_number_than_outputs_are_refused_though_the_checksum_is_right(file):
+    signed(file, json.dumps(content_of(file) | {"labels": ["a", "b"]}))
+    refused(file, "it has 2 labels and 3 outputs")
+
+
+def test_a_link_goes_on_leading_to_the_file_that_is_written(packed, file, tmp_path):
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(file)
+    file.unlink()
+    files.save(packed, link, RECIPE)
+    assert link.is_symlink()
+    assert files.load(file).recipe == RECIPE
+
+
+def test_a_name_that_no_system_takes_is_no_file():
+    from bnc_repro import load
+
+    for name in ("a" * 5000, "a/" * 3000, "a\0b"):
+        assert not files.is_packed(name)
+        refused(Path(name), "there is no file")
+        with pytest.raises(ValueError, match="packed network"):
+            load(name)

@@ -10,7 +10,8 @@ from bnc_repro import binarize, create_network, pack
 from bnc_repro.layers import BinaryConv2d, BinaryLinear
 from bnc_repro.packed.benchmark import float_twin
 from bnc_repro.packed.lanes import HOST
-from bnc_repro.packed.layers import PackedConv2d, PackedLinear, pack_layers
+from bnc_repro.packed.layers import PackedConv2d, PackedLinear
+from bnc_repro.packed.replacement import pack_layers
 from exact import as_if_trained, exact, noise
 from networks import BINARY
 
@@ -352,3 +353,91 @@ def test_bhrnet_agrees_with_float64():
     pack_layers(network)
     with torch.no_grad():
         assert float((network(images) - expected).abs().max() / expected.abs().max()) < 1e-4
+
+
+def test_nan_is_refused_wherever_a_layer_meets_it():
+    """Whole vectors and their rests, convolutions and rows of a matrix, by either kernel."""
+    kernels = ["popcount", *(["tables"] if HOST.avx2 else [])]
+    for kernel in kernels:
+        for channels in (4, 16, 20, 64):
+            packed = packed_of(BinaryConv2d(channels, 64, 3, padding=1, **BINARY), kernel)
+            for place in ((0, 0, 0, 0), (1, channels - 1, 2, 3), (1, channels // 2, 4, 0)):
+                x = noise(2, channels, 5, 4)
+                x[place] = float("nan")
+                with pytest.raises(ValueError, match=rf"^image {place[0]} of 2 holds NaN, which has no sign: look"):
+                    packed(x)
+            assert packed(torch.full((1, channels, 5, 4), float("inf"))).isfinite().all()
+    rows = noise(3, 7, 20)
+    rows[2, 6, 19] = float("nan")
+    with pytest.raises(ValueError, match="holds NaN, which has no sign"):
+        packed_of(BinaryLinear(20, 5, **BINARY))(rows)
+
+
+def test_a_derivative_is_refused_by_every_way_that_torch_has():
+    layer = packed_of(BinaryConv2d(8, 8, 3, **BINARY))
+    x, tangent = noise(1, 8, 5, 5), torch.ones(1, 8, 5, 5)
+    with pytest.raises(ValueError, match="packed inference has no gradient"):
+        torch.func.jvp(layer, (x,), (tangent,))
+    with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        with pytest.raises(ValueError, match="packed inference has no gradient"):
+            layer(dual)
+        assert layer(x).shape == (1, 8, 3, 3)
+    with pytest.raises(ValueError, match=r"whole batch at once: call it without torch\.vmap"):
+        torch.vmap(layer)(x[None])
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("how", ["load_state_dict", "in place", "data", "one number by data"])
+def test_a_layer_answers_from_the_numbers_that_it_has_now(how, inference):
+    torch.manual_seed(0)
+    with torch.inference_mode(inference):
+        first, second = (packed_of(BinaryConv2d(20, 16, 3, **BINARY)) for _ in range(2))
+        x = noise(1, 20, 5, 5)
+        before, expected = first(x), second(x)
+        assert not torch.allclose(before, expected)
+        if how == "load_state_dict":
+            first.load_state_dict(second.state_dict())
+        for name, buffer in second.named_buffers():
+            own = getattr(first, name)
+            if how == "in place":
+                own.copy_(buffer)
+            elif how == "data":
+                own.data.copy_(buffer)
+            elif how == "one number by data":
+                for place in range(len(buffer)):
+                    own.data[place] = buffer[place]
+                    first(x)
+        assert torch.equal(first(x), expected)
+
+
+def test_a_layer_whose_numbers_no_longer_fit_is_refused():
+    """The kernels would read beyond them."""
+    x = noise(1, 16, 5, 5)
+    for name, change, word in (
+        ("shift", lambda t: t[:4].clone(), r"shift \(4,\)"),
+        ("scale", lambda t: t[:4].clone(), r"scale \(4,\)"),
+        ("bits", lambda t: t[:-1].clone(), r"bits \(287,\)"),
+        ("bits", lambda t: t.float(), r"bits \(288,\)"),
+    ):
+        layer = packed_of(BinaryConv2d(16, 16, 3, **BINARY))
+        setattr(layer, name, change(getattr(layer, name)))
+        with pytest.raises(ValueError, match=rf"{word}.* do not fit an input of 16 channels: pack the network again"):
+            layer(x)
+    spread = packed_of(BinaryConv2d(16, 16, 3, **BINARY))
+    expected = spread(x)
+    spread.bits, spread.shift = (torch.stack([t, t + 1], 1)[:, 0] for t in (spread.bits, spread.shift))
+    assert torch.equal(spread(x), expected)
+
+
+def test_a_layer_on_meta_gives_no_numbers():
+    for layer, x in ((BinaryConv2d(8, 8, 3, **BINARY), noise(1, 8, 5, 5)), (BinaryLinear(8, 8, **BINARY), noise(2, 8))):
+        packed = packed_of(layer).to("meta")
+        with pytest.raises(ValueError, match="was moved to meta: pack the network again"):
+            packed(x)
+        assert packed(x.to("meta")).is_meta
+
+
+def test_a_number_is_no_row():
+    with pytest.raises(ValueError, match=r"of 8 inputs got \(\)"):
+        packed_of(BinaryLinear(8, 8, **BINARY))(torch.tensor(1.0))

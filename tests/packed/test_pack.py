@@ -578,14 +578,17 @@ def hooked_network() -> nn.Module:
 
 
 def test_an_image_that_holds_nan_is_refused(packed):
-    """Its sign would be an answer. Numbers whose sum alone overflows are no NaN."""
+    """Its sign would be an answer. So is one that holds infinity by a program, which has no number for it."""
     images = noise(2, 3, 20, 24)
     images[1, 0, 3, 3] = float("nan")
     for network_ in (packed, pack(hooked_network(), (20, 24))):
         with pytest.raises(ValueError, match=r"^image 1 of 2 holds NaN, which has no sign"):
             network_(images)
     images[1, 0, 3, 3:5] = torch.tensor([float("inf"), -float("inf")])
-    assert packed(images).shape == (2, 7)
+    with pytest.raises(ValueError, match=r"^image 1 of 2 holds infinity"):
+        packed(images)
+    images[1, 0, 3, 3:5] = 3e38  # their sum overflows, they do not
+    assert packed(images)[0].isfinite().all()
 
 
 def test_other_devices_and_types_are_refused():
@@ -669,3 +672,123 @@ def test_the_kernel_is_chosen_by_the_processor_and_the_report_says_why(packed):
     assert HOST.name in packed.report.why
     for kernel in ("popcount", "tables"):
         assert pack(network(), (20, 24), kernel=kernel, check=False).report.kernel == kernel
+
+
+class Amplified(nn.Module):
+    """1x1 binary layers one behind the other, at a size whose every image has inputs within rounding of 0."""
+
+    def __init__(self, wrong: float = 1.0):
+        super().__init__()
+        self.wrong = wrong
+        self.stem = nn.Conv2d(3, 64, 3, stride=2, padding=1)
+        self.layers = nn.ModuleList([BinaryConv2d(64, 64, 1, **BINARY) for _ in range(3)])
+
+    def forward(self, x):
+        x = self.stem(x)
+        for layer in self.layers:
+            x = layer(x) if isinstance(layer, BinaryConv2d) else self.wrong * layer(x) + (self.wrong - 1)
+        return x.mean((2, 3))
+
+
+def test_ties_in_every_image_excuse_no_difference():
+    """Some of 4 million inputs are within rounding of 0 in each; a fault of a tenth is none of theirs."""
+    torch.manual_seed(0)
+    report = pack(Amplified().eval(), (512, 512)).report
+    assert report.ties
+    assert report.difference < 1e-4
+    assert report.agrees
+    with pytest.raises(ValueError, match="which no rounding explains"):
+        pack(Amplified(wrong=1.1).eval(), (512, 512))
+
+
+def test_signs_that_rounding_leaves_open_are_taken_as_the_packed_network_has_them():
+    """One input that float32 and float64 round to different sides changes the outputs, and explains all of it."""
+
+    class Shifted(nn.Module):
+        def forward(self, x):
+            return x + 1e-9 * (-1.0 if x.dtype == torch.float64 else 1.0)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), Shifted(), BinaryConv2d(16, 8, 3, **BINARY)).eval()
+    with torch.no_grad():
+        model[0].weight[:4], model[0].bias[:4] = 0.0, 0.0
+    report = pack(model, (8, 8)).report
+    assert report.ties == {"2": 4 * 2 * 8 * 8}
+    assert report.agrees
+
+
+def test_a_program_that_ties_leave_open_at_its_size_is_compared_at_a_smaller_one(monkeypatch):
+    from bnc_repro.packed import network as networks
+
+    plain, images = network(), noise(2, 3, 128, 96)
+    reference = networks.Reference.__call__
+
+    def tied(self, x, near=None):
+        expected, ties = reference(self, x, near)
+        return (expected + 1, {"trunk.stages.0.0.conv": 3}) if x.shape[2] == 128 else (expected, ties)
+
+    monkeypatch.setattr(networks.Reference, "__call__", tied)
+    report = pack(plain, (128, 96)).report
+    assert report.compared_at == (64, 48)
+    assert report.ties == {"trunk.stages.0.0.conv": 3}
+    assert report.tier == "the whole network as one program"
+    assert any(line.endswith("of the largest output, for images of 64 x 48") for line in str(report).splitlines())
+    monkeypatch.undo()
+    with torch.no_grad():
+        assert torch.allclose(pack(plain, (128, 96))(images), plain(images), atol=1e-3)
+
+
+def test_a_program_that_ties_leave_open_at_every_size_gives_way_to_single_layers(monkeypatch):
+    from bnc_repro.packed import network as networks
+
+    def open_(*_):
+        return "signs within rounding of 0 leave open whether its outputs agree"
+
+    monkeypatch.setattr(networks, "_program_differs", open_)
+    packed = packed_as(network())
+    assert f"no program as a whole: {open_()}" in str(packed.report).splitlines()
+
+
+@pytest.mark.parametrize("how", ["load_state_dict", "in place", "data"])
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_packed_network_answers_from_the_numbers_that_it_has_now(how, inference):
+    images = noise(2, 3, 20, 24)
+    other = network()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(-1)
+    with torch.inference_mode(inference):
+        first, second = (copy.deepcopy(pack(model, (20, 24), check=False)) for model in (network(), other))
+        before, expected = first(images), second(images)
+        assert not torch.allclose(before, expected)
+        if how == "load_state_dict":
+            first.load_state_dict(second.state_dict())
+        for own, buffer in zip(first.buffers(), second.buffers()):
+            if how == "in place":
+                own.copy_(buffer)
+            elif how == "data":
+                own.data.copy_(buffer)
+        assert torch.equal(first(images), expected)
+
+
+def test_what_is_no_model_of_layers_is_refused():
+    compiled = torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 3)).eval())
+    for model, word in ((None, "got NoneType"), (nn.ReLU, "got the class ReLU"), (compiled, "take the model that")):
+        with pytest.raises(ValueError, match=word):
+            pack(model, (8, 8))
+
+
+@pytest.mark.parametrize("size", [(10**9, 10**9), (10**5, 10**6), (10**30, 8)], ids=str)
+def test_images_that_no_memory_holds_are_refused(size):
+    with pytest.raises(ValueError, match=r"two images of \d+ x \d+ px .* takes at least"):
+        pack(network(), size)
+
+
+def test_a_packed_network_moved_to_meta_or_under_vmap_is_refused():
+    images = noise(2, 3, 20, 24)
+    for model in (network(), network(block="reactnet")):
+        packed = pack(model, (20, 24), check=False)
+        with pytest.raises(ValueError, match=r"without torch\.vmap"):
+            torch.vmap(packed)(images[None])
+        with pytest.raises(ValueError, match="was moved to meta"):
+            packed.to("meta")(images)

@@ -201,3 +201,26 @@ def test_without_onnx_the_install_line_is_said(monkeypatch, tmp_path):
             trained_like("resnet20", num_classes=4, width=4, blocks=(1, 1)), (3, 32, 32), tmp_path / "n.onnx"
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_packed_file_is_not_exported_and_a_device_has_no_folder_of_its_own(source, tmp_path):
+    file = packed.pack_checkpoint(source, tmp_path / "small.safetensors")[0]
+    with pytest.raises(ValueError, match="packed already; name the checkpoint that it was packed from"):
+        export.export_checkpoint(file, tmp_path / "n.onnx")
+    for device in ("/dev/stdin", "/proc/self/fd/0"):
+        with pytest.raises(ValueError, match=r"no folder of its own: name a FILE\.safetensors"):
+            packed.file_for(Path(device))
+
+
+def test_an_output_is_refused_where_its_links_lead_nowhere_or_its_name_is_too_long(tmp_path):
+    from bnc_repro.run import outputs
+
+    loop = tmp_path / "loop.json"
+    loop.symlink_to(loop)
+    with pytest.raises(ValueError, match=r"loop\.json cannot be written \(Too many levels of symbolic links\)"):
+        outputs.check(loop, ".json")
+    with pytest.raises(ValueError, match=r"cannot be written \(File name too long\): name another file"):
+        outputs.check(tmp_path / f"{'a' * 300}.json", ".json")
+    outputs.check(tmp_path / "new.json", ".json", loop)
+    (tmp_path / "link.json").symlink_to(tmp_path / "not there yet.json")
+    outputs.check(tmp_path / "link.json", ".json")

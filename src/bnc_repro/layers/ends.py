@@ -25,6 +25,17 @@ from .inspect import evaluating, placed
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
+def checked_model(model: Any) -> None:
+    """Raise ValueError, with the remedy, for what is no model whose layers can be replaced."""
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}, not one made of it" if isinstance(model, type) else type(model).__name__
+        raise ValueError(f"a model is a torch.nn.Module, got {what}")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(
+            "a model that torch.jit has compiled keeps its layers as they are: take the model that it was made from"
+        )
+
+
 def channels_of(network: nn.Module, size: tuple[int, int]) -> int:
     """The channels that the images (H, W) of a network have, guessed from its first layer."""
     first = next((module for module in network.modules() if isinstance(module, WEIGHTED)), None)

@@ -1,8 +1,17 @@
-"""How packed outputs compare with those of the same network in float64, and which signs rounding leaves open."""
+"""How packed outputs compare with those of the same network in float64, and which signs rounding leaves open.
+
+A sign within rounding of 0 may fall to either side, in torch's float32 as in a packed network's; what follows differs
+then by far more than rounding. So the network in float64 can be asked again with the signs that another one took there:
+what still differs no tie explains.
+"""
 
 import copy
 import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +19,13 @@ from torch import Tensor, nn
 from ..layers.binary import BinaryConv2d, BinaryLinear
 from ..layers.ends import tensors_in
 from ..layers.inspect import evaluating
+from .layers import PackedConv2d, PackedLinear
 
 TIE = 1e-6  # of the deviation of a layer's inputs: so near to 0 they may be rounded to the other side
+NEAR = 1e-4  # of the same: where inputs of many layers' rounding may be
+CLOSE = 1e-4  # of the largest output: what rounding without a tie explains
+
+Near = dict[str, list[tuple[Tensor, Tensor]]]  # by layer and call: which inputs are near to 0 (flat), and what they are
 
 
 def copy_of(network: nn.Module) -> nn.Module:
@@ -30,23 +44,52 @@ def line_of(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-def own_outputs(network: nn.Module, images: Tensor):
-    """What a copy of `network` gives in float32."""
+def own_outputs(network: nn.Module, images: Tensor) -> tuple[Any, Near]:
+    """What a copy of `network` gives in float32, and the inputs of its layers near 0."""
     copied = copy_of(network)
-    with evaluating(copied):
-        return copied(images)
+    with evaluating(copied), _near(copied) as near:
+        return copied(images), near
 
 
-def packed_outputs(packed: nn.Module, images: Tensor):
-    """What the packed network gives. Raises ValueError where it fails, with what may be the reason."""
+def packed_outputs(packed: nn.Module, images: Tensor) -> tuple[Any, Near]:
+    """What the packed network gives, and the inputs of its layers near 0, as far as it has layers. Raises ValueError
+    where it fails, with what may be the reason."""
     try:
-        with torch.no_grad():
-            return packed(images)
+        with torch.no_grad(), _near(getattr(packed, "network", None) or packed) as near:
+            return packed(images), near
     except Exception as error:
         raise ValueError(
             f"packed, this network fails where it did not before ({line_of(error)}): let its forward call its binary "
             "layers with float32 on the CPU and read nothing else of them, or keep them float"
         ) from error
+
+
+def _hooked(network: nn.Module, hook: Callable) -> list:
+    """Handles of `hook(name, layer, inputs, named)` before each call of each layer that takes signs, packed or not."""
+    kinds = (BinaryConv2d, BinaryLinear, PackedConv2d, PackedLinear)
+    return [
+        layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True)
+        for name, layer in network.named_modules()
+        if isinstance(layer, kinds) and getattr(layer, "activation_binarizer", layer) is not None
+    ]
+
+
+@contextmanager
+def _near(network: nn.Module) -> Iterator[Near]:
+    """Collects the inputs of layers near 0 from the calls within."""
+    near: Near = defaultdict(list)
+
+    def look(name: str, _: nn.Module, inputs: tuple, named: dict) -> None:
+        x = next(tensors_in((inputs, named))).detach().flatten()
+        where = (x.abs() <= 2 * NEAR * x.std()).nonzero().flatten() if x.numel() > 1 else x.new_empty(0).long()
+        near[name].append((where, x[where]))
+
+    handles = _hooked(network, look)
+    try:
+        yield near
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def difference_of(outputs, expected) -> float:
@@ -73,29 +116,46 @@ def _hold_weight(layer: BinaryConv2d | BinaryLinear) -> None:
 
 
 class Reference:
-    """A copy of a network in float64: images -> its outputs, and the ties by layer."""
+    """A copy of a network in float64: images, and inputs near 0 to take from another one -> its outputs, and the ties
+    by layer."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._exact, self._ties = copy_of(network), {}
+        self._exact = copy_of(network)
+        self._ties: dict[str, int] = {}
+        self._taken: Near = {}
         for layer in self._exact.modules():
             if isinstance(layer, (BinaryConv2d, BinaryLinear)):
                 _hold_weight(layer)
         self._exact.double()
-        for name, layer in self._exact.named_modules():
-            if isinstance(layer, (BinaryConv2d, BinaryLinear)) and layer.activation_binarizer is not None:
-                layer.register_forward_pre_hook(partial(self._look, name), with_kwargs=True)
+        _hooked(self._exact, self._look)
 
-    def _look(self, name: str, _: nn.Module, inputs: tuple, named: dict) -> None:
+    def _look(self, name: str, _: nn.Module, inputs: tuple, named: dict) -> tuple[tuple, dict]:
         x = next(tensors_in((inputs, named)))
-        values = x.abs()
-        near = int(((values > 0) & (values <= TIE * x.std())).sum()) if values.numel() > 1 else 0
+        deviation = x.std() if x.numel() > 1 else x.new_zeros(())
+        near = int(((x != 0) & (x.abs() <= TIE * deviation)).sum())
         if near:
             self._ties[name] = self._ties.get(name, 0) + near
+        if calls := self._taken.get(name):
+            other = _taken(x, *calls.pop(0), NEAR * float(deviation))
+            inputs = tuple(other if value is x else value for value in inputs)
+            named = {key: other if value is x else value for key, value in named.items()}
+        return inputs, named
 
-    def __call__(self, images: Tensor):
-        self._ties = {}
+    def __call__(self, images: Tensor, near: Near | None = None) -> tuple[Any, dict[str, int]]:
+        self._ties, self._taken = {}, {name: list(calls) for name, calls in (near or {}).items()}
         with evaluating(self._exact):
             return self._exact(images.double()), self._ties
+
+
+def _taken(x: Tensor, where: Tensor, values: Tensor, near: float) -> Tensor:
+    """x with those of another's `values` at the places `where` that are the same but for rounding, and within `near`
+    of 0."""
+    flat = x.flatten().clone()
+    inside = where < len(flat)
+    where, values = where[inside], values[inside].to(x.dtype)
+    same = (flat[where].abs() <= near) & ((flat[where] - values).abs() <= near)
+    flat[where[same]] = values[same]
+    return flat.view(x.shape)
 
 
 def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[float, dict[str, int]]:
@@ -103,9 +163,8 @@ def compare(network: nn.Module, packed: nn.Module, images: Tensor) -> tuple[floa
     and the ties of these images: for each binary layer how many of its inputs are within rounding of 0, if any.
 
     Outputs may be tensors in nested lists, tuples, mappings and dataclasses; each is compared as a share of its own
-    largest number. A sign within rounding of 0 may fall to either side, in torch's float32 as here; what follows
-    differs then by far more than rounding. Exact zeros are no ties. Weights keep the signs of float32: centring in
-    float64 turns those within rounding of their mean.
+    largest number. Exact zeros are no ties. Weights keep the signs of float32: centring in float64 turns those within
+    rounding of their mean.
     """
     expected, ties = Reference(network)(images)
     with torch.no_grad():

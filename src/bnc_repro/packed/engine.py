@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch.autograd import forward_ad
 
 from ..names import install_line
 from .packing import Plan
@@ -46,28 +48,43 @@ def as_operator(schema: str) -> Callable[[Callable], Callable]:
     return registered
 
 
-def refuse_gradients(x: Tensor) -> None:
-    """Raise ValueError for an input that asks for a gradient, which bits do not have."""
-    if x.requires_grad and torch.is_grad_enabled():
+def refuse_transformed(x: Tensor) -> None:
+    """Raise ValueError for an input that asks for a gradient or carries a derivative, which bits do not have, and for
+    one image of many under vmap."""
+    derivative = x.requires_grad and torch.is_grad_enabled()
+    if not torch.compiler.is_compiling():
+        if _functorch.is_batchedtensor(x):
+            raise ValueError("a packed network takes a whole batch at once: call it without torch.vmap")
+        derivative |= forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
+    if derivative:
         raise ValueError(
             "packed inference has no gradient: call it under torch.no_grad(), or detach its input; to train, take the "
             "network that it was packed from"
         )
 
 
-def refuse_converted(*tensors: Tensor) -> None:
-    """Raise ValueError where .half(), .double() or the like has changed a packed network's own float `tensors`."""
+def refuse_converted(x: Tensor, *tensors: Tensor) -> None:
+    """Raise ValueError where .half(), .double(), .to("meta") or the like has changed a packed network's own `tensors`,
+    its bits (uint8) and floats, so that they no longer serve an input x."""
     for tensor in tensors:
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+        if tensor.dtype not in (torch.float32, torch.uint8) and (tensor.is_floating_point() or tensor.is_complex()):
             raise ValueError(
                 f"packed inference computes in float32, and this packed network was turned to {tensor.dtype}: pack the "
                 "network again and leave it as it is"
             )
+        if tensor.device != x.device and x.device.type == "cpu":
+            raise ValueError(
+                f"packed inference runs on the CPU, and this packed network was moved to {tensor.device}: pack the "
+                "network again and leave it where it is"
+            )
 
 
-def nan_in(image: int, count: int) -> ValueError:
-    """The error for images that hold NaN, whose sign is no answer."""
-    return ValueError(f"image {image} of {count} holds NaN, which has no sign: look at how it was read")
+def not_finite(x: Tensor, read: str) -> ValueError:
+    """The error for x (N, ...) that holds NaN or infinity; `read`: where to look for the reason."""
+    nan = x.isnan().flatten(1).any(1)
+    what = "NaN, which has no sign" if bool(nan.any()) else "infinity"
+    image = int((nan if bool(nan.any()) else x.isinf().flatten(1).any(1)).nonzero()[0])
+    return ValueError(f"image {image} of {len(x)} holds {what}: look at {read}")
 
 
 def chosen(kernel: str | None) -> tuple[str, str]:
@@ -103,30 +120,36 @@ class Engine:
     def __call__(self, images: Tensor) -> Tensor:
         """images (N, C, H, W) float32 -> (N, *shape), the images of a batch shared out to torch's number of threads.
 
-        Raises ValueError for an image that holds NaN.
+        Raises ValueError for an image that is not finite.
         """
         images = images.contiguous()
         results = images.new_empty(len(images), *self.shape)  # whatever torch's default precision is
         if images.requires_grad:
             images = images.detach()
-        nan = shared_out(self._run, [(images[i].data_ptr(), results[i].data_ptr()) for i in range(len(images))])
-        if any(nan):
-            raise nan_in(nan.index(True), len(images))
+        if any(shared_out(self._run, [(images[i].data_ptr(), results[i].data_ptr()) for i in range(len(images))])):
+            raise not_finite(images, "how it was read")
         return results
 
-    def _run(self, x: int, y: int) -> bool:
+    def _run(self, x: int, y: int) -> int:
         try:
             program = self._idle.pop()
         except IndexError:
             program = self._program(self.plan, self._weights)
-        nan = program(x, y)
+        wrong = program(x, y)
         self._idle.append(program)
-        return nan
+        return wrong
+
+
+MOST_COMPARED = 4096  # numbers of a tensor whose changes torch counts
 
 
 class Kept:
     """The last `most` things made of tensors. The tensors are kept, so that their addresses name them as long as they
-    are unchanged."""
+    are unchanged.
+
+    Torch counts what is written in place, but not in inference mode, whose tensors are compared number by number, nor
+    through `.data` and NumPy: of any other tensor up to 4096 numbers at equal distances are compared.
+    """
 
     def __init__(self, most: int) -> None:
         self._most, self._made = most, OrderedDict()
@@ -134,12 +157,20 @@ class Kept:
     def __call__(self, tensors: tuple[Tensor, ...], key: tuple, make: Callable[[], Any]) -> Any:
         """What `make` gives, or gave for these very tensors and this key."""
         states = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
-        name = (*states, *key)
-        entry = self._made.pop(name, None) or (tensors, make())
+        name, numbers = (*states, *key), [_numbers(tensor) for tensor in tensors]
+        entry = self._made.pop(name, None)
+        if entry is None or not all(map(torch.equal, numbers, entry[1])):
+            entry = tensors, [part.clone() for part in numbers], make()
         self._made[name] = entry
         while len(self._made) > self._most:
             self._made.popitem(last=False)
-        return entry[1]
+        return entry[2]
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """What of `tensor` is compared."""
+    step = 1 if tensor.is_inference() else max(1, tensor.numel() // MOST_COMPARED)
+    return tensor.detach().flatten()[::step]
 
 
 def shared_out(function: Callable[..., Any], calls: Sequence[tuple]) -> list:

@@ -26,7 +26,7 @@ _WIDE_PIXELS, _NARROW_PIXELS = WIDE_TILE[0], NARROW_TILE[0]
 @jit
 def image(source, target, channels, height, width, row_bytes):
     """(channels, height, width) floats -> pixels of `channels` floats, rows `row_bytes` apart; a number other than 0
-    where NaN is among them."""
+    where one is not finite."""
     plane = height * width * 4
     nan = 0
     for y in range(height):

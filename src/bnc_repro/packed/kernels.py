@@ -11,7 +11,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from .lanes import F32, FLOATS, HOST, I16, I32, I64, INTS, WORDS, Emitter, emitted
+from .lanes import F32, FLOATS, HOST, I32, I64, INTS, WORDS, Emitter, emitted
 
 # A tile is a block of registers: so many pixels times so many vectors of outputs (16 floats, or 8 words).
 NARROW_TILE = (14, 1) if HOST.wide else (6, 1)
@@ -140,10 +140,12 @@ def store_pooled(e: Emitter, first, second, third, target, words):
     e.store(e.signs(largest), words, align=2)
 
 
-@emitted(2)
+@emitted(2, result=types.int64)
 def store_signs(e: Emitter, source, words):
-    """The sign bits of 16 floats."""
-    e.store(e.signs(e.load(FLOATS, source)), words, align=2)
+    """The sign bits of 16 floats; a number other than 0 where NaN is among them."""
+    values = e.load(FLOATS, source)
+    e.store(e.signs(values), words, align=2)
+    return e.unordered(values, values)
 
 
 @emitted(5)
@@ -168,10 +170,11 @@ def store_mean(e: Emitter, source, step, count, target):
 
 @emitted(2, result=types.int64)
 def copy_float(e: Emitter, source, target):
-    """A float; 1 where it is NaN."""
+    """A float; 1 where it is not finite."""
     value = e.load(F32, source)
     e.store(value, target)
-    return e.builder.zext(e.builder.fcmp_unordered("uno", value, value), I64)
+    nothing = e.builder.fsub(value, value)
+    return e.builder.zext(e.builder.fcmp_unordered("uno", nothing, nothing), I64)
 
 
 @emitted(2)
@@ -194,7 +197,7 @@ def load_int(e: Emitter, source):
 
 @emitted(4, result=types.int64)
 def interleave(e: Emitter, red, green, blue, target):
-    """16 floats of three planes -> 16 pixels of 3; a number other than 0 where NaN is among them."""
+    """16 floats of three planes -> 16 pixels of 3; a number other than 0 where one is not finite."""
     lanes = ir.VectorType(I32, 16)
     first, second, third = (e.load(FLOATS, plane) for plane in (red, green, blue))
     two = e.concatenated(first, second)
@@ -203,10 +206,8 @@ def interleave(e: Emitter, red, green, blue, target):
         order = [16 * (k % 3) + k // 3 for k in range(16 * i, 16 * i + 16)]
         undefined = ir.Constant(all_three.type, ir.Undefined)
         e.store(e.builder.shuffle_vector(all_three, undefined, ir.Constant(lanes, order)), target, 64 * i)
-    unordered = e.builder.or_(
-        e.builder.fcmp_unordered("uno", first, second), e.builder.fcmp_unordered("uno", third, third)
-    )
-    return e.builder.zext(e.builder.bitcast(unordered, I16), I64)
+    red, green, blue = (e.builder.fsub(values, values) for values in (first, second, third))
+    return e.builder.or_(e.unordered(red, green), e.unordered(blue, blue))
 
 
 @emitted(4)

@@ -102,6 +102,10 @@ class Emitter:
         negative = self.builder.fcmp_ordered("<", z, ir.Constant(FLOATS, [0.0] * 16))
         return self.builder.bitcast(negative, I16)
 
+    def unordered(self, a, b):
+        """16 bits in an i64: in which lanes one of both is NaN."""
+        return self.builder.zext(self.builder.bitcast(self.builder.fcmp_unordered("uno", a, b), I16), I64)
+
     def variables(self, type_, count: int) -> list:
         """So many variables; LLVM keeps them in registers."""
         return [cgutils.alloca_once(self.builder, type_) for _ in range(count)]

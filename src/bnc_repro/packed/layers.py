@@ -1,21 +1,26 @@
-"""Binary layers by bits inside a torch model: for networks that are no program of their own.
+"""Binary layers by bits: each packs the signs of its input, sums by counted bits or by tables, and scales.
 
-Each layer packs the signs of its input, sums by counted bits or by tables, and scales; a BatchNorm that follows it
-alone is folded into the scale, as one behind a float convolution is into its weights. Everything between stays torch's,
-in channels_last, where a pixel's channels lie side by side.
+One operator of torch serves both, in channels_last, where a pixel's channels lie side by side.
 """
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
-from .engine import Kept, as_operator, chosen, kernels_at_hand, refuse_converted, refuse_gradients, shared_out
-from .packing import fold, hooked, negative_and_scale, why_float
+from .engine import (
+    Kept,
+    as_operator,
+    chosen,
+    kernels_at_hand,
+    not_finite,
+    refuse_converted,
+    refuse_transformed,
+    shared_out,
+)
+from .packing import fold, negative_and_scale, why_float
 
 if TYPE_CHECKING:  # numba is imported where it is used
     from .buffers import Map
@@ -47,20 +52,20 @@ class _PackedLayer(nn.Module):
     @torch.no_grad()
     def fold(self, norm: nn.BatchNorm2d) -> None:
         """Take a BatchNorm that follows into scale and shift."""
-        scale, shift = (torch.from_numpy(np.broadcast_to(values, (self.out_features,)).copy()) for values in fold(norm))
+        scale, shift = map(torch.from_numpy, fold(norm))
         self.shift.copy_(self.shift.double() * scale + shift)
         self.scale.copy_(self.scale.double() * scale)
 
     def _check(self, x: Tensor) -> None:
         """Raise ValueError for an input that asks for a gradient, or that is not float32 on the CPU, as the layer's own
         numbers must be: the kernels read any memory as that."""
-        refuse_gradients(x)
+        refuse_transformed(x)
         if x.dtype != torch.float32 or x.device.type not in ("cpu", "meta"):
             raise ValueError(
                 f"a packed layer takes float32 on the CPU, got {x.dtype} on {x.device}: call .float().cpu() on its "
                 "input, outside autocast"
             )
-        refuse_converted(self.scale, self.shift)
+        refuse_converted(x, self.bits, self.scale, self.shift)
 
     def train(self, mode: bool = True):
         """Raises ValueError for True."""
@@ -78,8 +83,8 @@ class PackedConv2d(_PackedLayer):
         self.in_channels, self.kernel_size = layer.in_channels, layer.kernel_size[0]
         self.stride, self.padding = layer.stride[0], int(layer.padding[0])
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check(x)
+    def forward(self, input: Tensor) -> Tensor:  # torch's name: it may be called by it
+        self._check(x := input)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"a packed layer of {self.in_channels} channels got {tuple(x.shape)}")
         if min(x.shape[2:]) + 2 * self.padding < self.kernel_size:
@@ -102,9 +107,9 @@ class PackedLinear(_PackedLayer):
         super().__init__(layer, name, kernel)
         self.in_features = layer.in_features
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check(x)
-        if x.shape[-1] != self.in_features:
+    def forward(self, input: Tensor) -> Tensor:  # torch's name: it may be called by it
+        self._check(x := input)
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"a packed layer of {self.in_features} inputs got {tuple(x.shape)}")
         rows = x[None].flatten(0, -2)[None, :, None].permute(0, 3, 1, 2)  # a row of the matrix as a pixel
         y = packed_conv2d(rows, self.bits, self.scale, self.shift, [1, 1, 0], self.kernel)
@@ -112,67 +117,6 @@ class PackedLinear(_PackedLayer):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}"
-
-
-def pack_layers(model: nn.Module, kernel: str | None = None) -> list[tuple[str, str, str]]:
-    """Replace the binary layers within `model` that bits can compute, in place; a line each: name, packed or float,
-    why. One that has several names is one packed layer under all of them. What stays float learns no more."""
-    lines, packed = [], {}
-    made: dict[nn.Module, _PackedLayer | None] = {}
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if not isinstance(module, (BinaryConv2d, BinaryLinear)):
-            continue
-        why = why_float(module)
-        if module not in made:
-            kind = PackedConv2d if isinstance(module, BinaryConv2d) else PackedLinear
-            made[module] = None if why else kind(module, name, kernel)  # pyright: ignore[reportArgumentType]
-        if layer := made[module]:
-            packed[name] = layer
-            setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], layer)
-        lines.append((name, "float" if why else "packed", why or ""))
-    _fold_norms(model, packed)
-    model.requires_grad_(False)
-    for tensor in [*model.parameters(), *model.buffers()]:
-        if tensor.dim() == 4:  # `.to` would refuse a model that has five dimensions somewhere
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-    return lines
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _PackedLayer) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _fold_norms(model: nn.Module, packed: dict[str, _PackedLayer]) -> None:
-    """Fold each BatchNorm that alone takes the output of a packed layer, or of a convolution, both called once and
-    without hooks. A model that cannot be traced keeps its norms, and so do classes derived from torch's."""
-    if not packed:
-        return
-    graph = None
-    with contextlib.suppress(Exception):  # whatever a foreign forward does with proxies
-        graph = _Tracer().trace(model)
-    if graph is None:
-        return
-    calls = [node.target for node in graph.nodes if node.op == "call_module"]
-    for node in graph.nodes:
-        if node.op != "call_module" or calls.count(node.target) != 1 or len(node.args) != 1:
-            continue
-        norm, before = model.get_submodule(str(node.target)), node.args[0]
-        if type(norm) is not nn.BatchNorm2d or hooked(norm) or not norm.track_running_stats:
-            continue
-        if not isinstance(before, fx.Node):
-            continue
-        if before.op == "call_module" and calls.count(before.target) == 1 and len(before.users) == 1:
-            layer = model.get_submodule(str(before.target))
-            if isinstance(layer, PackedConv2d):
-                layer.fold(norm)
-            elif type(layer) is nn.Conv2d and not hooked(layer):
-                parent = model.get_submodule(str(before.target).rpartition(".")[0])
-                setattr(parent, str(before.target).rpartition(".")[2], fuse_conv_bn_eval(layer, norm))
-            else:
-                continue
-            parent = model.get_submodule(str(node.target).rpartition(".")[0])
-            setattr(parent, str(node.target).rpartition(".")[2], nn.Identity())
 
 
 _layers = Kept(512)
@@ -185,7 +129,8 @@ def packed_conv2d(
     x: Tensor, bits: Tensor, scale: Tensor, shift: Tensor, geometry: list[int], kernel: str = ""
 ) -> Tensor:
     """scale (signs of x * weights) + shift: x (N, C, H, W) -> (N, O, H', W') in channels_last; geometry: window,
-    stride, padding; kernel: the processor's best where it is empty."""
+    stride, padding; kernel: the processor's best where it is empty. Raises ValueError for an input that holds NaN, and
+    for bits, scale and shift that do not fit it."""
     if not x.numel():
         return _empty(x, scale, geometry)
     key = (*geometry, *x.shape[1:], kernel)
@@ -215,6 +160,12 @@ class _Layer:
         self.window, stride, padding = geometry
         _, channels, self.height, self.width = x.shape
         outputs = len(scale)
+        needed = -(-outputs * channels * self.window**2 // 8)
+        if shift.shape != scale.shape or bits.dtype != torch.uint8 or bits.numel() != needed or channels % 4:
+            raise ValueError(
+                f"a packed layer's bits {tuple(bits.shape)}, scale {tuple(scale.shape)} and shift {tuple(shift.shape)} "
+                f"do not fit an input of {channels} channels: pack the network again"
+            )
         height, width = ((n + 2 * padding - self.window) // stride + 1 for n in x.shape[2:])
         self.size, self.number = (height, width), height * width
         self.channels, self.outputs, self.rows = rounded(channels), rounded(outputs), outputs
@@ -250,24 +201,26 @@ class _Layer:
         step = (self.number + 1) * self.outputs
         source, target = x.data_ptr(), result.data_ptr()
         across = self.height * self.width * self.channels
-        shared_out(self._image, [(source + 4 * i * across, target + 4 * i * step) for i in range(count)])
+        if any(shared_out(self._image, [(source + 4 * i * across, target + 4 * i * step) for i in range(count)])):
+            raise not_finite(x, "how it was read, and at what is computed before this packed layer")
         images = result.as_strided((count, self.rows, height, width), (step, 1, width * self.outputs, self.outputs))
         return (
             images if count == 1 and self.rows == self.outputs else images.contiguous(memory_format=torch.channels_last)
         )
 
-    def _image(self, source: int, target: int) -> None:
+    def _image(self, source: int, target: int) -> int:
         try:
             program = self._idle.pop()
         except IndexError:
             program = _Program(self, self.map())
-        program(source, target)
+        wrong = program(source, target)
         self._idle.append(program)
+        return wrong
 
 
 class _Program:
     """A layer's operations on memory of their own: `program(x, y)` with the addresses of (H, W, C') and (H', W', O')
-    floats. Not for two threads at once."""
+    floats -> a number other than 0 where x holds NaN. Not for two threads at once."""
 
     def __init__(self, layer: _Layer, signs: "Map") -> None:
         from . import program
@@ -295,5 +248,5 @@ class _Program:
             self._kept = signs
         self._run, self._operations = program.run, operations(rows)
 
-    def __call__(self, x: int, y: int) -> None:
-        self._run(self._operations, x, y)
+    def __call__(self, x: int, y: int) -> int:
+        return self._run(self._operations, x, y)

@@ -5,29 +5,31 @@ import math
 import operator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
-from ..layers.ends import channels_of, tensors_in
-from .agreement import Reference, compare, copy_of, difference_of, line_of, own_outputs, packed_outputs
+from ..layers.ends import channels_of, checked_model, tensors_in
+from ..training import memory
+from .agreement import CLOSE, Reference, compare, copy_of, difference_of, line_of, own_outputs, packed_outputs
 from .description import described, plan_from
-from .engine import Engine, Kept, as_operator, chosen, kernels_at_hand, nan_in, refuse_converted, refuse_gradients
-from .layers import pack_layers
+from .engine import Engine, Kept, as_operator, chosen, kernels_at_hand, refuse_converted, refuse_transformed
 from .packing import Plan, plan_of
+from .replacement import pack_layers
 
 __all__ = ["PackedNetwork", "Report", "compare", "pack"]
 
-CLOSE = 1e-4  # of the largest output
-TRIES = 8  # batches of random images, for one that has no tie
+TRIES = 4  # batches of random images of one size, for one that has no tie
+SMALLEST = 32  # px, of the images for which a program is tried when larger ones have ties
 
 
 @dataclass
 class Report:
     """What `pack` did: a line for each layer (name, packed or float, why), the kernel and why, bytes of the float
-    network and of the packed one, and how the outputs compare with float64's on random images, or why they were not
-    compared."""
+    network and of the packed one, and how the outputs compare with float64's on random images (of another size than
+    asked for: `compared_at`), or why they were not compared."""
 
     kernel: str
     why: str
@@ -38,11 +40,14 @@ class Report:
     difference: float = math.nan
     ties: dict[str, int] = field(default_factory=dict)
     not_compared: str = ""
+    compared_at: tuple[int, int] | None = None
+    no_program: str = ""
 
     @property
     def agrees(self) -> bool:
-        """Whether outputs agree with float64's to `CLOSE`, or a tie explains that they do not."""
-        return self.difference <= CLOSE or bool(self.ties)
+        """Whether outputs agree with float64's to `CLOSE` of the largest, signs within rounding of 0 being taken to be
+        what they are in the packed network."""
+        return self.difference <= CLOSE
 
     def __str__(self) -> str:
         packed = [name for name, kind, _ in self.layers if kind == "packed"]
@@ -53,8 +58,11 @@ class Report:
                 f"{self.float_bytes / self.packed_bytes:.1f} times smaller"
             )
         lines += [f"float: {name}, {why}" for name, kind, why in self.layers if kind == "float"]
+        if self.no_program:
+            lines.append(f"no program as a whole: {self.no_program}")
         if not math.isnan(self.difference):
-            lines.append(f"largest difference to float64: {self.difference:.1e} of the largest output")
+            where = f", for images of {' x '.join(map(str, self.compared_at))}" if self.compared_at else ""
+            lines.append(f"largest difference to float64: {self.difference:.1e} of the largest output{where}")
         if self.not_compared:
             lines.append(f"not compared: {self.not_compared}")
         if self.ties:
@@ -87,12 +95,11 @@ class PackedNetwork(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        refuse_gradients(images)
+        refuse_transformed(images)
         # A conversion takes all numbers with it, so one of the float rest tells; packed layers look at their own.
-        refuse_converted(*(islice(self.network.parameters(), 1) if self.network is not None else (self.floats,)))
+        own = (self.bits, self.floats) if self.network is None else islice(self.network.parameters(), 1)
+        refuse_converted(images, *own)
         if self.network is not None:
-            if type(images) is Tensor and images.dtype == torch.float32 and not torch.compiler.is_compiling():
-                _refuse_nan(images)
             return self.network(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
         self._check(images)
         return packed_network(images, self.bits, self.floats, self.description, self.kernel)
@@ -121,12 +128,14 @@ def pack(
 
     ResNet classifiers and SBPN become one program; in any other network, and in those that were hooked or changed, the
     binary layers are replaced one by one. `kernel`: "popcount" (any processor) or "tables" (AVX2); the faster one for
-    this processor unless named. With `check` the outputs for random images must agree with float64's; where a tie in
-    every batch leaves that open, or the network does not take such images, `PackedNetwork.report` says so. `network` is
-    left as it is. Raises ValueError for a network in training mode, on a GPU, in another precision than float32, or
-    without a binary layer that bits can compute, for one that cannot be copied, whose outputs are not finite or are not
-    what its packed layers give, and where numba is missing.
+    this processor unless named. With `check` the outputs for random images must agree with float64's; where rounding
+    moves even the network's own outputs, or it does not take such images, `PackedNetwork.report` says so. A program for
+    which ties leave that open gives way to single layers. `network` is left as it is. Raises ValueError for a network
+    in training mode, on a GPU, in another precision than float32, or without a binary layer that bits can compute, for
+    one that cannot be copied or is compiled by torch.jit, whose outputs are not finite or are not what its packed
+    layers give, and where numba is missing.
     """
+    checked_model(network)
     for name, module in network.named_modules():
         if module.training:
             where = f", and its {name} is in training" if name and not network.training else ""
@@ -136,45 +145,54 @@ def pack(
             raise ValueError(f"packed inference runs on the CPU, {name} is on {tensor.device}: call .cpu() first")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ValueError(f"a network is packed from float32, {name} is {tensor.dtype}: call .float() first")
-    height, width = _size(input_size)
+    size = _size(input_size)
+    memory.refuse_above(
+        3 * 8 * 2 * size[0] * size[1] / 2**20,
+        f"two images of {size[0]} x {size[1]} px in float64, for the comparison",
+        "pack for smaller ones",
+        torch.device("cpu"),
+    )
     kernels_at_hand()
-    plan = plan_of(network, (height, width))
-    packed = PackedNetwork(plan, kernel) if plan is not None else _layer_by_layer(network, kernel)
+    plan = plan_of(network, size)
+    if not check:
+        return _as_program(plan, network, kernel) if plan else _layer_by_layer(network, kernel)
+    no_program = ""
+    if plan:
+        packed = _as_program(plan, network, kernel)
+        no_program = _program_differs(network, packed, plan)
+        if not no_program:
+            return packed
+    for folded in (True, False):
+        packed = _layer_by_layer(network, kernel, folded)
+        packed.report.no_program = no_program
+        if not _layers_differ(network, packed, size, plan.channels if plan else 0):
+            return packed
+    raise ValueError(
+        f"packed, this network's outputs differ by {packed.report.difference:.1e} of the largest, which no rounding "
+        "explains: look for a global hook, or a forward that does with a binary layer more than to call it, and take "
+        "it away or keep that layer float"
+    )
+
+
+def _as_program(plan: Plan, network: nn.Module, kernel: str | None) -> PackedNetwork:
+    packed = PackedNetwork(plan, kernel)
     packed.report.float_bytes = bytes_of(network)
-    if check and not _compare(network, packed, (height, width)):
-        if plan is not None:
-            packed = _layer_by_layer(network, kernel)
-            packed.report.float_bytes = bytes_of(network)
-        if plan is None or not _compare(network, packed, (height, width), plan.channels):
-            raise ValueError(
-                f"packed, this network's outputs differ by {packed.report.difference:.1e} of the largest, which no "
-                "rounding explains: look for a global hook, or a forward that does with a binary layer more than to "
-                "call it, and take it away or keep that layer float"
-            )
     return packed
 
 
-def _layer_by_layer(network: nn.Module, kernel: str | None) -> PackedNetwork:
-    """A copy of `network` whose binary layers are replaced one by one. Raises ValueError where none can be."""
+def _layer_by_layer(network: nn.Module, kernel: str | None, folded: bool = True) -> PackedNetwork:
+    """A copy of `network` whose binary layers are replaced one by one, and norms folded. Raises ValueError where no
+    layer can be."""
     copied = copy_of(network)
     if isinstance(copied, (BinaryConv2d, BinaryLinear)):
         copied = nn.Sequential(copied)  # a layer alone has no parent that another could be put into
     packed = PackedNetwork(None, kernel, copied)
-    packed.report.layers = pack_layers(copied, kernel)
-    packed.report.packed_bytes = bytes_of(packed)
+    packed.report.layers = pack_layers(copied, kernel, fold_norms=folded)
+    packed.report.packed_bytes, packed.report.float_bytes = bytes_of(packed), bytes_of(network)
     if all(kind == "float" for _, kind, _ in packed.report.layers):
         reasons = "; ".join(f"{name}: {why}" for name, _, why in packed.report.layers[:3])
         raise ValueError(f"no layer of this network can be computed by bits ({reasons or 'it has no binary layer'})")
     return packed
-
-
-def _refuse_nan(images: Tensor) -> None:
-    """Raise ValueError for images that hold NaN, whose sign is no answer."""
-    if images.device.type != "cpu" or not math.isnan(images.sum().item()):  # a sum that overflows is looked at again
-        return
-    where = images.isnan().flatten(1).any(1).nonzero().flatten().tolist() if images.dim() > 1 else []
-    if where:
-        raise nan_in(where[0], len(images))
 
 
 def _size(input_size: tuple[int, int]) -> tuple[int, int]:
@@ -193,45 +211,72 @@ def bytes_of(network: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def _compare(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], channels: int = 0) -> bool:
-    """Whether outputs agree for random images, or rounding leaves it open; the report is filled in.
+def _random(seed: int, channels: int, size: tuple[int, int]) -> Tensor:
+    """Images that a packed network is tried with: two of the first seed, one of any other."""
+    draw = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(1 if seed else 2, channels, *size, generator=draw, dtype=torch.float32, device="cpu")
 
-    A batch decides only if it has no tie and the network's own float32 outputs agree with float64's. Raises ValueError
-    for outputs that are not finite, and where only the packed network fails.
+
+def _refuse_not_finite(expected: Any) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors_in(expected)):
+        raise ValueError(
+            "this network gives outputs that are not finite, which nothing can be compared with: look for NaN in its "
+            "weights and the statistics of its norms"
+        )
+
+
+def _program_differs(network: nn.Module, packed: PackedNetwork, plan: Plan) -> str:
+    """Why a program is not taken; empty where its outputs agree. The report is filled in.
+
+    A batch decides only if it has no tie and the network's own float32 outputs agree with float64's. Large images have
+    ties in each, so smaller ones are tried after them, with the same weights.
     """
-    channels = channels or (packed.plan.channels if packed.plan else channels_of(network, size))
-    reference, report, rounding = Reference(network), packed.report, math.nan
-    for seed in range(TRIES):
-        draw = torch.Generator("cpu").manual_seed(seed)
-        images = torch.randn(1 if seed else 2, channels, *size, generator=draw, dtype=torch.float32, device="cpu")
-        try:
+    reference, report, kernel, size = Reference(network), packed.report, packed.kernel, plan.size
+    while True:
+        for seed in range(TRIES):
+            images = _random(seed, plan.channels, size)
             expected, ties = reference(images)
-        except Exception as error:  # the images are guessed: a network may take others
-            if packed.plan is not None:
-                raise
-            report.not_compared = (
-                f"on images {tuple(images.shape)} the network itself fails in float64, {line_of(error)}"
-            )
-            return True
-        tensors = list(tensors_in(expected))
-        if not tensors:
-            report.not_compared = f"the network gives a {type(expected).__name__} without tensors"
-            return True
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-            raise ValueError(
-                "this network gives outputs that are not finite, which nothing can be compared with: look for NaN in "
-                "its weights and the statistics of its norms"
-            )
-        difference = difference_of(packed_outputs(packed, images), expected)
-        moved = difference_of(own_outputs(network, images), expected) if difference > CLOSE and not ties else math.inf
-        decided = moved <= CLOSE
-        if seed == 0 or difference <= CLOSE or decided:
-            report.difference, report.ties = difference, ties
-        if difference <= CLOSE or decided:
-            return difference <= CLOSE
-        rounding = moved if seed == 0 else rounding
-    if not report.ties:
-        report.not_compared = f"rounding moves even the network's own outputs by {rounding:.1e} of the largest"
+            _refuse_not_finite(expected)
+            difference = difference_of(packed_outputs(packed, images)[0], expected)
+            if seed == 0 and size == plan.size:
+                report.ties = ties
+            if difference <= CLOSE:
+                report.difference, report.compared_at = difference, None if size == plan.size else size
+                return ""
+            if not ties and difference_of(own_outputs(network, images)[0], expected) <= CLOSE:
+                return f"its outputs differ by {difference:.1e} of the largest"
+        smaller = size[0] // 2, size[1] // 2
+        other = plan_of(network, smaller) if min(smaller) >= SMALLEST else None
+        if other is None:
+            return "signs within rounding of 0 leave open whether its outputs agree"
+        size, packed = smaller, PackedNetwork(other, kernel)
+
+
+def _layers_differ(network: nn.Module, packed: PackedNetwork, size: tuple[int, int], channels: int) -> bool:
+    """Whether outputs differ by more than rounding explains, each sign within rounding of 0 being what the packed
+    layers made it; the report is filled in. Raises ValueError where only the packed network fails."""
+    reference, report = Reference(network), packed.report
+    images = _random(0, channels or channels_of(network, size), size)
+    try:
+        expected, report.ties = reference(images)
+    except Exception as error:  # the images are guessed: a network may take others
+        report.not_compared = f"on images {tuple(images.shape)} the network itself fails in float64, {line_of(error)}"
+        return False
+    if not list(tensors_in(expected)):
+        report.not_compared = f"the network gives a {type(expected).__name__} without tensors"
+        return False
+    _refuse_not_finite(expected)
+    outputs, near = packed_outputs(packed, images)
+    report.difference = difference_of(outputs, expected)
+    if report.difference > CLOSE:
+        report.difference = difference_of(outputs, reference(images, near)[0])
+    if report.difference <= CLOSE:
+        return False
+    own, near = own_outputs(network, images)
+    moved = difference_of(own, reference(images, near)[0])
+    if moved > CLOSE and min(report.difference, difference_of(outputs, own)) <= 2 * moved:
+        report.not_compared = f"rounding moves even the network's own outputs by {moved:.1e} of the largest"
+        return False
     return True
 
 

@@ -94,7 +94,7 @@ def output_shape(plan: Plan) -> tuple[int, ...]:
 def check_plan(plan: Plan) -> None:
     """Raise ValueError for a plan whose steps do not fit each other: the kernels check nothing."""
     sizes = (plan.channels, *plan.size)
-    if not all(isinstance(size, int) and 0 < size <= 1 << 16 for size in sizes) or not plan.steps:
+    if not all(type(size) is int and 0 < size <= 1 << 16 for size in sizes) or not plan.steps:
         raise ValueError(f"an input of {sizes} and {len(plan.steps)} steps make no network")
     channels, size = plan.channels, plan.size
     for i, step in enumerate(plan.steps):
@@ -200,21 +200,28 @@ def negative_and_scale(layer: BinaryConv2d | BinaryLinear, name: str = "this lay
     return (weight < 0).view(layer.weight.shape).numpy(), size.numpy()
 
 
+def foldable(norm: nn.Module) -> bool:
+    """Whether a module is torch's BatchNorm2d itself, and its evaluation takes running statistics."""
+    return type(norm) is nn.BatchNorm2d and norm.running_mean is not None and norm.running_var is not None
+
+
 def fold(norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and shift of BatchNorm in evaluation, double precision."""
-    mean, variance = _double(norm.running_mean), _double(norm.running_var)
-    scale = (_double(norm.weight) if norm.affine else 1.0) / np.sqrt(variance + norm.eps)
-    return scale, (_double(norm.bias) if norm.affine else 0.0) - mean * scale
+    """Scale and shift (C,) of a `foldable` norm in evaluation, double precision."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    with np.errstate(invalid="ignore", divide="ignore"):  # the comparison tells of what is not finite
+        scale = (1.0 if norm.weight is None else double(norm.weight)) / np.sqrt(double(norm.running_var) + norm.eps)
+    return scale, (0.0 if norm.bias is None else double(norm.bias)) - double(norm.running_mean) * scale
 
 
-def _double(tensor: Tensor | None) -> np.ndarray:
-    assert tensor is not None
+def double(tensor: Tensor) -> np.ndarray:
+    """The numbers of a tensor in double precision."""
     return tensor.detach().double().cpu().numpy()
 
 
 def _slope(activation: nn.Module, channels: int) -> np.ndarray:
     assert isinstance(activation, nn.PReLU)
-    return np.broadcast_to(_double(activation.weight), (channels,)).copy()
+    return np.broadcast_to(double(activation.weight), (channels,)).copy()
 
 
 def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
@@ -239,8 +246,8 @@ def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
     else:
         last, weight = network.fc, network.fc.weight
     outputs = len(weight)
-    bias = np.zeros(outputs) if last.bias is None else _double(last.bias)
-    plan.steps.append(Linear(_double(weight), bias, isinstance(network, ResNet)))
+    bias = np.zeros(outputs) if last.bias is None else double(last.bias)
+    plan.steps.append(Linear(double(weight), bias, isinstance(network, ResNet)))
     plan.layers.append((names[last], "float", "the last layer"))
     for step in plan.steps:  # what is computed is what a file holds
         for key, value in vars(step).items():
@@ -259,10 +266,10 @@ POINTWISE = {"kernel_size": (1, 1), "stride": (1, 1), "padding": (0, 0), "groups
 
 def _of_the_registry(network: Any) -> bool:
     """Whether a ResNet or SBPN is still what its class makes: what the steps of a plan say, and nothing else."""
-    if any(hooked(module) for module in network.modules()) or not _is(network.trunk, Trunk):
+    modules = list(network.modules())
+    if any(map(hooked, modules)) or not _is(network.trunk, Trunk):
         return False
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not all(_is(norm, nn.BatchNorm2d, track_running_stats=True) for norm in norms):
+    if not all(foldable(module) or not isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules):
         return False
     stages = network.trunk.stages
     if not _is(stages, nn.ModuleList) or not all(_is(stage, nn.Sequential) for stage in stages):
@@ -317,7 +324,7 @@ def _is_block(block: Any) -> bool:
 def _stem(plan: Plan, trunk: Any, names: dict) -> None:
     conv, norm, activation, *rest = trunk.stem
     scale, shift = fold(norm)
-    weight = _double(conv.weight) * scale[:, None, None, None]
+    weight = double(conv.weight) * scale[:, None, None, None]
     slope = _slope(activation, conv.out_channels)
     plan.steps.append(Convolution(weight, shift, slope, conv.stride[0], pooled=bool(rest)))
     plan.layers.append((names[conv], "float", "the first layer"))
@@ -328,21 +335,14 @@ def _block(plan: Plan, block: Any, names: dict, upsampled: int) -> None:
     negative, size = negative_and_scale(conv, names[conv])
     scale, shift = fold(block.norm)
     if conv.bias is not None:
-        shift = shift + scale * _double(conv.bias)
-    step = BinaryBlock(
-        names[conv],
-        negative,
-        size * scale,
-        shift,
-        _slope(block.activation, conv.out_channels),
-        conv.stride[0],
-        upsampled,
-    )
+        shift = shift + scale * double(conv.bias)
+    slope = _slope(block.activation, conv.out_channels)
+    step = BinaryBlock(names[conv], negative, size * scale, shift, slope, conv.stride[0], upsampled)
     plan.layers.append((names[conv], "packed", ""))
     if isinstance(block.shortcut, nn.Sequential):
         parts: Any = block.shortcut
         _, pointwise, norm = parts
         scale, shift = fold(norm)
-        step.shortcut, step.shortcut_bias = _double(pointwise.weight)[:, :, 0, 0] * scale[:, None], shift
+        step.shortcut, step.shortcut_bias = double(pointwise.weight)[:, :, 0, 0] * scale[:, None], shift
         plan.layers.append((names[pointwise], "float", "a shortcut, 1x1"))
     plan.steps.append(step)

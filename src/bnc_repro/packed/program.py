@@ -170,19 +170,22 @@ def output(source, target, pixels, outputs, channels):
 
 @jit
 def signs(source, words, height, width, outputs, words_a_pixel):
-    """The sign bits of (height, width, outputs) floats, into words with a border."""
+    """The sign bits of (height, width, outputs) floats, into words with a border; a number other than 0 where NaN is
+    among them."""
+    nan = 0
     for y in range(height):
         for x in range(width):
             at = source + (y * width + x) * outputs * 4
             to = words + ((y + 1) * (width + 2) + x + 1) * words_a_pixel * 8
             for o in range(0, outputs, 16):
-                store_signs(at + 4 * o, to + o // 8)
+                nan |= store_signs(at + 4 * o, to + o // 8)
+    return nan
 
 
 @jit
 def run(operations, x, y):
     """Each operation in turn; x and y are the addresses of an image and of its output. A number other than 0 where the
-    image holds NaN."""
+    image is not finite, or a layer's input holds NaN."""
     nan = 0
     for row in operations:
         kind = row[0]
@@ -213,7 +216,7 @@ def run(operations, x, y):
         elif kind == OUTPUT:
             output(a, y, b, c, d)
         elif kind == SIGNS:
-            signs(x, a, b, c, d, e)
+            nan = signs(x, a, b, c, d, e)
         elif kind == COUNT_SUMS:
             count(a, b, c, d, e, f, g, h, i, j, 0, k, 0, y, 0, l, False)
         elif kind == LOOKUP_SUMS:

@@ -25,8 +25,8 @@ from ..layers.ends import channels_of
 from ..layers.inspect import evaluating
 from ..names import install_line
 from ..training.checkpoint import atomic
-from . import judge
 from .outputs import ONNX_MARK
+from .packed import load_unpacked
 
 OPSET = 17
 SUFFIX = ".onnx"
@@ -62,7 +62,7 @@ class Exported:
 
 def export_checkpoint(path: Path, file: Path, own: Collection[str] = ()) -> Exported:
     """Write the network of a checkpoint to `file`, as `to_onnx` does; `own` as in `judge.load_network`."""
-    network, recipe, _ = judge.load_network(path, torch.device("cpu"), own)
+    network, recipe, *_ = load_unpacked(path, own)
     size = recipe.data.image_size
     return to_onnx(network, (channels_of(network, size), *size), file)
 
@@ -82,7 +82,8 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int, int], file: str | Pa
     with evaluating(network):
         expected = network(images)
         fixed = with_fixed_weights(network)
-    with atomic(Path(file)) as temporary:
+    file = Path(file).resolve()  # where a link leads
+    with atomic(file) as temporary:
         with evaluating(fixed), warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")  # of the exporter's own age, and of Python's numbers in a trace
             torch.onnx.export(
@@ -104,7 +105,7 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int, int], file: str | Pa
         outputs = _run(temporary, images.numpy())
     differences = (torch.from_numpy(outputs) - expected).abs().flatten(1).amax(1) / expected.abs().amax()
     apart = int((differences > CLOSE).sum())
-    size_bytes = Path(file).stat().st_size
+    size_bytes = file.stat().st_size
     return Exported(size_bytes, float_bytes, binary_weights, differences.max().item(), apart, len(images))
 
 

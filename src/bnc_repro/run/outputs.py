@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from os.path import realpath  # unlike Path.resolve it takes links in a circle
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,18 @@ def check(file: Path, suffix: str, *inputs: Path | None) -> None:
     ]
     if file.suffix != suffix:
         raise ValueError(f"{file} must end in {suffix}, which says what will be in it")
+    try:
+        file.stat()
+    except FileNotFoundError:
+        pass  # it is new, or a link to what is not there yet
+    except (OSError, ValueError) as error:  # links in a circle, a name that is too long
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{file} cannot be written ({why}): name another file") from error
     if not file.resolve().parent.is_dir():
         raise ValueError(f"{file} is to lie in a folder that is not there: make {file.resolve().parent}")
     if file.is_dir():
         raise ValueError(f"{file} is a folder: name a file")
-    if any(path is not None and file.resolve() == path.resolve() for path in inputs):
+    if any(path is not None and realpath(file) == realpath(path) for path in inputs):
         raise ValueError(f"{file} is what is read: name another file to write")
     if file.exists() and not (file.is_file() and made_here(file)):
         raise ValueError(f"{file} is there and was not made by this command: name another file, or remove it")

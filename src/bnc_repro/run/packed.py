@@ -48,9 +48,11 @@ def evaluate(path: str | Path, data: str | None, device: torch.device, own: Coll
     network, recipe, labels, _, device = load_network(path, device, own)
     if data is None:
         try:
-            _ = recipe.data.folder
+            folder = recipe.data.folder
         except ValueError as error:  # a relative one, outside of a clone
             raise ValueError(f"{error}, or name data for {path} with --data FOLDER") from error
+        if not folder.is_dir():
+            raise ValueError(f"{path} was judged on {folder}, which is not there: name the data with --data FOLDER")
     return judge.evaluate_network(network, recipe, labels, path, data, device)
 
 
@@ -64,8 +66,8 @@ def predict(path: str | Path, pictures: list[Path], device: torch.device, own: C
 def pack_checkpoint(path: Path, file: Path | None = None, own: Collection[str] = ()) -> tuple[Path, Report, int]:
     """Pack the network of a checkpoint into `file`, the checkpoint's name with .safetensors unless given; the file,
     what `pack` reports and the file's size in bytes. Raises ValueError for a network that is no program as a whole."""
-    network, recipe, labels, skeleton, _ = _unpacked(path, own)
-    file = file or path.with_suffix(SUFFIX)
+    network, recipe, labels, skeleton, _ = load_unpacked(path, own)
+    file = file or file_for(path)
     if file.resolve() == path.resolve():
         raise ValueError(f"{file} is the checkpoint itself; name another file for the packed network")
     packed = pack(network, recipe.data.image_size)
@@ -76,13 +78,21 @@ def compare(
     path: Path, *, batch: int = 1, rounds: int = 15, threads: int = 1, own: Collection[str] = ()
 ) -> tuple[Report, benchmark.Comparison]:
     """What packing the network of a checkpoint buys on this machine; see `packed.benchmark.compare`."""
-    network, recipe, *_ = _unpacked(path, own)
+    network, recipe, *_ = load_unpacked(path, own)
     size = recipe.data.image_size
     packed = pack(network, size)
     return packed.report, benchmark.compare(packed, network, size, batch=batch, rounds=rounds, threads=threads)
 
 
-def _unpacked(path: Path, own: Collection[str]) -> Model:
+def file_for(checkpoint: Path) -> Path:
+    """Where the packed network of a checkpoint is put unless a file is named. Raises ValueError for a device."""
+    if checkpoint.absolute().is_relative_to("/dev") or checkpoint.absolute().is_relative_to("/proc"):
+        raise ValueError(f"{checkpoint} has no folder of its own: name a FILE{SUFFIX} for the packed network")
+    return checkpoint.with_suffix(SUFFIX)
+
+
+def load_unpacked(path: Path, own: Collection[str]) -> Model:
+    """As `load_network`, of a checkpoint alone."""
     if files.is_packed(path):
         raise ValueError(f"{path} is packed already; name the checkpoint that it was packed from")
     return load_network(path, CPU, own)
@@ -109,7 +119,7 @@ def name_of(row: dict) -> str:
 def load(name_or_path: str | Path, kernel: str | None = None) -> PackedNetwork:
     """A packed network from its file, or by the name of a published one such as "small/cifar10-binary"; `kernel` as
     `pack` takes it. Raises ValueError for a name that is not published and for a damaged file."""
-    if Path(name_or_path).is_file():
+    if files.is_file(Path(name_or_path)):
         return files.load(name_or_path, kernel).network
     if Path(name_or_path).suffix:
         raise ValueError(f"there is no file {name_or_path}; pack a checkpoint by `python -m bnc_repro pack CHECKPOINT`")
