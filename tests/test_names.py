@@ -21,3 +21,8 @@ def test_the_command_to_install_names_versions_and_extras():
     assert all(word.specifier for word in words)
     with pytest.raises(ValueError, match="no extra of bnc_repro brings antigravity"):
         install_line("numba", "antigravity")
+
+
+def test_an_unknown_name_of_nothing_says_that_there_is_none():
+    with pytest.raises(ValueError, match=r"^unknown constant of approx_sign 'clip'; there is none$"):
+        known("constant of approx_sign", "clip", {})

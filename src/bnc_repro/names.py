@@ -10,13 +10,14 @@ from importlib import metadata
 def known(kind: str, name: str, table: Collection[str]) -> str:
     """`name` if `table` has it, else ValueError with the known names, the nearest first."""
     if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}; known, nearest first: {nearest_first(name, table)}")
+        others = f"known, nearest first: {nearest_first(name, table)}" if table else "there is none"
+        raise ValueError(f"unknown {kind} {name!r}; {others}")
     return name
 
 
 def nearest_first(name: str, table: Collection[str]) -> str:
     """The names of `table` in one line, those most like `name` first."""
-    return ", ".join(difflib.get_close_matches(str(name), list(table), n=len(table), cutoff=0.0))
+    return ", ".join(difflib.get_close_matches(str(name), list(table), n=len(table) or 1, cutoff=0.0))
 
 
 def install_line(*modules: str) -> str:

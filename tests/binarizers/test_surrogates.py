@@ -261,3 +261,21 @@ def test_nan_stays_nan(name):
     y = get(name)(x)
     assert y.isnan().tolist() == [False, True, False]
     y.sum().backward()
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), None, "1"])
+def test_a_constant_that_is_no_number_above_0_is_refused(value):
+    """Below 0 every gradient would be 0."""
+    with pytest.raises(ValueError, match="constant clip of ste is a number above 0, got"):
+        get("ste", clip=value)
+    with pytest.raises(ValueError, match="unknown preset 'nope'; known, nearest first"):
+        get("ste", preset="nope")
+
+
+@pytest.mark.parametrize("name", BINARIZERS)
+def test_every_binarizer_is_traced_in_evaluation(name):
+    binarizer = get(name).eval()
+    x = torch.randn(2, 3, 4, 4)
+    traced = torch.jit.trace(binarizer, x)
+    other = torch.randn(2, 3, 4, 4)
+    assert torch.equal(traced(other), binarizer(other))

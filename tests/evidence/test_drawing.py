@@ -1,11 +1,13 @@
 """Drawn people: what stands on the picture is what the file says."""
 
 import json
+import os
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bnc_repro.evidence import drawing
 from bnc_repro.poses import coco_eval
@@ -133,3 +135,20 @@ def test_examples_are_drawn_with_their_heatmaps():
     drawing.heatmaps(row, axes)
     assert axes[0].images[-1].get_extent() == pytest.approx([x, x + width, y + height, y])
     plt.close("all")
+
+
+def test_two_pictures_of_one_id_are_refused(results_file, tmp_path):
+    entry = json.loads(results_file.read_text())[0]
+    for name in (f"{entry['image_id']}.jpg", f"{entry['image_id']:012d}.png"):
+        Image.new("RGB", (64, 64)).save(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"both of id {entry['image_id']}: move one away"):
+        drawing.results(results_file, tmp_path)
+
+
+def test_a_picture_whose_name_is_no_text_is_drawn(tmp_path):
+    picture = tmp_path / os.fsdecode(b"\xff.png")
+    Image.new("RGB", (64, 64)).save(picture)
+    figure = drawing.predictions([picture], [[]], COCO_PERSON)
+    drawing_name = figure.axes[0].get_title()
+    assert drawing_name.endswith(".png\nnobody")
+    figure.savefig(tmp_path / "out.png")

@@ -95,3 +95,23 @@ def test_interrupts_and_files_end_in_one_line(error, code, monkeypatch, capsys):
         assert capsys.readouterr().err.count("\n") == 1
     else:
         assert str(end.value.code).startswith(code)
+
+
+def test_two_rows_of_one_run_are_refused_by_their_names(tmp_path, monkeypatch):
+    """As two branches leave them; which one is read would be a matter of their names."""
+    from bnc_repro.evidence import rows
+
+    folder = tmp_path / "results" / "sample" / "imagenet_resnet"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(rows, "project_root", lambda: tmp_path)
+    originals = sorted((ROOT / "results" / "sample" / "imagenet_resnet").glob("*.json"))
+    for path in originals:
+        (folder / path.name).write_text(path.read_text())
+    assert len(rows.published("sample", "imagenet_resnet")) == len(originals)
+    other = json.loads(originals[0].read_text()) | {"fingerprint": "ffffffffffff"}
+    (folder / "ffffffffffff.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match=rf"two rows of .*{originals[0].stem}\.json and ffffffffffff\.json; keep"):
+        rows.published("sample", "imagenet_resnet")
+    (folder / "ffffffffffff.json").rename(folder / "zz copy.json")
+    with pytest.raises(ValueError, match=r"zz copy\.json holds the row ffffffffffff: rows are called by"):
+        rows.published("sample", "imagenet_resnet")

@@ -259,3 +259,12 @@ def test_a_users_own_manifest_is_not_replaced(classes):
     (classes / manifest.NAME).write_text("path,bytes,sha256\ndamaged\n")
     options.function(options)
     assert "train/cat/0.jpg" in manifest.read(classes)
+
+
+def test_a_class_that_links_to_another_is_found(classes):
+    """Its pictures would have two labels."""
+    for split in ("train", "val"):
+        (classes / split / "copy").symlink_to(classes / split / "cat")
+    findings = check_images(classes)
+    for split in ("train", "val"):
+        assert any(f"{split}/copy leads to the pictures of" in finding for finding in findings), findings

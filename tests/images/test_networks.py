@@ -149,3 +149,23 @@ def test_blocks_that_a_network_does_not_have_are_refused():
         small(**BINARY, block="residual")
     with pytest.raises(ValueError, match="bhrnet has its own stem and blocks"):
         create_network("bhrnet", num_keypoints=3, block="reactnet", **BINARY)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"blocks": ()}, "blocks counts the blocks of each stage"),
+        ({"blocks": (-1, 2)}, "blocks counts the blocks of each stage"),
+        ({"blocks": (0,)}, "blocks counts the blocks of each stage"),
+        ({"blocks": 2}, "blocks counts the blocks of each stage"),
+        ({"blocks": [1.5]}, "blocks counts the blocks of each stage"),
+        ({"width": 0}, "width counts the channels"),
+        ({"width": 1.5}, "width counts the channels"),
+        ({"stem": "x"}, "unknown stem 'x'; known, nearest first"),
+        ({"block": "x"}, "unknown block 'x'"),
+        ({"preset": "x"}, "unknown preset 'x'"),
+    ],
+)
+def test_settings_that_make_no_network_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        create_network("resnet20", num_classes=3, weight_binarizer="ste", **settings)

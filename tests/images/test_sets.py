@@ -532,3 +532,39 @@ def test_a_set_with_nothing_to_judge_or_to_tell_apart_is_refused(fashion, folder
     one = {"root": str(folders), "kind": "imagefolder", "image_size": [24, 24]}
     with pytest.raises(ValueError, match="has one class alone, which every network knows: add another one"):
         build(make_recipe(**TINY, data=one), torch.device("cpu"))
+
+
+def made_sets(folders) -> None:
+    for train in (True, False):
+        load(Data(root=str(folders), kind="imagefolder", image_size=(8, 8)), train=train)
+
+
+@pytest.mark.parametrize("name", ["6.gif", "6.AVIF", "6.jp2", "6.jfif"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_pictures_of_kinds_that_would_be_left_out_are_refused(folders, split, name):
+    """A run over the others alone would be a run of another set."""
+    (folders / split / "cat" / name).write_bytes(b"")
+    kind = name.rpartition(".")[2].lower()
+    with pytest.raises(
+        ValueError, match=rf"{split} has 1 pictures of kinds .* \(\.{kind}\), such as .*{name}: convert"
+    ):
+        made_sets(folders)
+    (folders / split / "cat" / name).rename(folders / split / "cat" / "notes.txt")
+    made_sets(folders)
+
+
+def test_a_hidden_folder_is_no_class(folders):
+    """As JupyterLab leaves them."""
+    for split in ("train", "val"):
+        (folders / split / ".ipynb_checkpoints").mkdir()
+        (folders / split / "cat" / "0.png").rename(folders / split / ".ipynb_checkpoints" / "0.png")
+    with pytest.raises(ValueError, match=r"\.ipynb_checkpoints is hidden and would be a class of its own: remove it"):
+        made_sets(folders)
+
+
+def test_numbers_of_32_bits_are_refused(tmp_path):
+    """Each picture would be scaled by itself: 255 white, 256 nearly black."""
+    for value in (255, 256):
+        Image.fromarray(np.full((4, 4), value, np.int32)).save(tmp_path / f"{value}.tif")
+        with pytest.raises(ValueError, match=r"holds numbers of 32 bits, whose white nobody knows: convert it"):
+            read(tmp_path / f"{value}.tif")

@@ -222,3 +222,11 @@ def test_layers_of_one_weight_per_output_are_refused():
         ):
             make(weight_binarizer="ste")
         make(activation_binarizer="ste")
+
+
+def test_layers_take_their_input_by_torchs_name():
+    """A model may call its layers so, before and after it is made binary."""
+    x = torch.randn(2, 8, 5, 5)
+    conv, linear = BinaryConv2d(8, 4, 3, weight_binarizer="ste"), BinaryLinear(5, 3, weight_binarizer="ste")
+    assert torch.equal(conv(input=x), conv(x))
+    assert torch.equal(linear(input=x), linear(x))

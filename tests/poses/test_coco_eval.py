@@ -421,3 +421,44 @@ def test_annotation_id_0_counts(tmp_path, file, people):
     other.write_text(json.dumps(document))
     results = coco_eval.to_results(people, people.joints_px, np.ones(people.visible.shape), nms_threshold=None)
     assert coco_eval.evaluate(other, results)["AP"] == pytest.approx(1)
+
+
+def without_areas(file, target, factor: float):
+    """The annotations without areas, their boxes `factor` times as wide and high about the person."""
+    document = json.loads(file.read_text())
+    for annotation in document["annotations"]:
+        del annotation["area"]
+        x, y, width, height = annotation["bbox"]
+        more_x, more_y = (factor - 1) / 2 * width, (factor - 1) / 2 * height
+        annotation["bbox"] = [x - more_x, y - more_y, factor * width, factor * height]
+    target.write_text(json.dumps(document))
+    return document
+
+
+@pytest.mark.parametrize("factor", [1, 7, 1e6])
+def test_an_area_that_is_missing_is_a_share_of_what_the_box_covers_of_its_picture(tmp_path, file, people, factor):
+    """A box that hangs over, however far, makes nobody larger than the picture, and no OKS easier than that."""
+    (tmp_path / "annotations").mkdir(exist_ok=True)
+    other = tmp_path / "annotations" / file.name
+    document = without_areas(file, other, factor)
+    found = read_people(tmp_path, "val2017")
+    for annotation, area in zip(document["annotations"], found.areas_px2):
+        x, y, width, height = annotation["bbox"]
+        covered = (min(x + width, 320) - max(x, 0)) * (min(y + height, 240) - max(y, 0))
+        assert area == pytest.approx(0.53 * covered)
+    off = people.joints_px + np.random.default_rng(0).normal(0, 30, people.joints_px.shape)
+    results = coco_eval.to_results(people, off, np.ones(people.visible.shape), nms_threshold=None)
+    with_areas = json.loads(other.read_text())
+    for annotation, area in zip(with_areas["annotations"], found.areas_px2):
+        annotation["area"] = float(area)
+    stated = tmp_path / "stated.json"
+    stated.write_text(json.dumps(with_areas))
+    assert coco_eval.evaluate(other, results) == coco_eval.evaluate(stated, results)
+    assert coco_eval.evaluate(other, results)["AP"] is not None
+
+
+def test_scores_below_0_are_told(file):
+    """Of a detector that writes logits: half of its boxes would be gone without a word."""
+    path = detections(file, [GOOD, {**GOOD, "score": -3.0}, {**GOOD, "score": -0.5}, {**GOOD, "score": 0.0}])
+    with pytest.warns(UserWarning, match=r"3 boxes have scores of 0 or less, down to -3, and are left out"):
+        assert len(coco_eval.read_detections(path, file.parents[1], "val2017")) == 1

@@ -435,3 +435,20 @@ def test_a_schedulers_options_are_no_recipes():
         parse_settings(["time"], option="--slurm")
     with pytest.raises(ValueError, match=r"--set seed\.x=1: --seed names it too"):
         parse_settings(["seed.x=1"], seed=3)
+
+
+@pytest.mark.parametrize("arm", ["../../out", "a/b", "all", ".hidden", "a\\b", "a\nb"])
+def test_an_arm_whose_name_is_no_folders_is_refused(tmp_path, monkeypatch, arm):
+    from bnc_repro.recipe import parameters
+
+    section = {"seeds": [0], "recipe": {}, "arms": {arm: {"weight_binarizer": "ste"}}}
+    with pytest.raises(ValueError, match="take a name without slashes that begins with no dot"):
+        parameters._section(section, "linear_vs_soft")
+
+
+def test_a_comment_within_a_setting_is_told():
+    """A folder's name may hold ' #'."""
+    with pytest.raises(ValueError, match=r"--set data\.root=a #b: YAML takes what follows ' #' for a comment; quote"):
+        parse_settings(["data.root=a #b"])
+    assert parse_settings(["data.root='a #b'"]) == {"data": {"root": "a #b"}}
+    assert parse_settings(["data.root=a#b", "epochs=3 # few"]) == {"data": {"root": "a#b"}, "epochs": 3}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -382,3 +383,48 @@ def test_a_checkpoint_of_odd_values_is_one_sentence(recipe, tmp_path):
         checkpoint.load(tmp_path / checkpoint.NAMES[0])
     with pytest.raises(ValueError, match=r"there is no checkpoint .*; name a file such as runs/"):
         checkpoint.load(tmp_path)
+
+
+def test_an_own_file_that_imports_another_is_refused(recipe, tmp_path, monkeypatch):
+    """A run knows it by its content alone: what it takes from elsewhere could change without a word. Installed modules
+    and this package are known by their versions."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "helper_of_mine.py").write_text("SLOPE = 1.0\n")
+    text = (
+        "import sys, math, numpy as np, torch.nn\nfrom pathlib import Path\n"
+        "from bnc_repro.binarizers.base import Binarizer\n{}\n\nclass Mine(Binarizer):\n"
+        "    def derivative(self, x):\n        return (x.abs() <= 1).to(x.dtype)\n"
+    )
+    file = tmp_path / "mine.py"
+    imports = (
+        f"sys.path.insert(0, {str(tmp_path)!r})\nfrom helper_of_mine import SLOPE",
+        f"sys.path.insert(0, {str(tmp_path)!r})\nimport importlib\nimportlib.import_module('helper_of_mine')",
+    )
+    for added in imports:
+        file.write_text(text.format(added))
+        with pytest.raises(
+            ValueError, match=r"mine\.py imports helper_of_mine from .*helper_of_mine\.py, whose"
+        ):
+            run(recipe(weight_binarizer=f"{file}:Mine"), tmp_path / "runs")
+        sys.path.remove(str(tmp_path))
+        sys.modules.pop("helper_of_mine", None)
+    file.write_text(text.format(""))
+    assert run(recipe(epochs=1, weight_binarizer=f"{file}:Mine"), tmp_path / "runs")["status"] == "finished"
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ValueError, match=r"unknown class of .*empty\.py 'Mine'; there is none"):
+        run(recipe(weight_binarizer=f"{tmp_path / 'empty.py'}:Mine"), tmp_path / "runs")
+
+
+def test_a_rank_that_another_program_left_is_told(recipe, tmp_path, monkeypatch):
+    for rank, size, sentence in (
+        ("1", None, "RANK is 1 and WORLD_SIZE 1: start several processes by torchrun, or unset RANK"),
+        ("x", None, "the environment variable RANK is 'x', no whole number: unset it"),
+        (None, "two", "the environment variable WORLD_SIZE is 'two', no whole number: unset it"),
+        ("-1", None, "the environment variable RANK is '-1', no whole number"),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in (("RANK", rank), ("WORLD_SIZE", size)):
+                if value is not None:
+                    patch.setenv(name, value)
+            with pytest.raises(ValueError, match=sentence):
+                run(recipe(), tmp_path)

@@ -128,16 +128,31 @@ def test_what_others_need_comes_first_and_once(recipe, tmp_path):
 
 
 def test_a_copy_takes_no_other_files_place(recipe, tmp_path):
-    """Of a row of the experiment it does; of anything else it is refused before a run."""
-    requests, file = [Requested(recipe(), "x", "0.json")], tmp_path / "0.json"
-    row = next((project_root() / "results/sample").glob(f"{recipe().experiment}/*.json")).read_text()
-    file.write_text(row)
+    """Of the same run with other settings it does; of another run, or anything else, it is refused before a run."""
+    from bnc_repro.run.execute import title
+
+    requests, file = [Requested(recipe(seed=0), "x", "0.json")], tmp_path / "0.json"
+    row = json.loads(next((project_root() / "results/sample").glob(f"{recipe().experiment}/*.json")).read_text())
+    own = row | {"title": title(recipe(seed=0)), "seed": 0, "profile": recipe().profile}
+    file.write_text(json.dumps(own))
     assert plan(requests, tmp_path / "runs", tmp_path)[0].copies == [file]
-    for content in ('{"mine": 1}', row.replace(recipe().experiment, "coco_pose")):
-        file.write_text(content)
-        with pytest.raises(ValueError, match=r"0\.json is there and is no row of .*: name another folder, or move it"):
+    others = [own | change for change in ({"experiment": "coco_pose"}, {"title": "another"}, {"seed": 1})]
+    for content in ({"mine": 1}, *others):
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"0\.json is there and is .* row of .*: name another folder, or move it"):
             plan(requests, tmp_path / "runs", tmp_path)
-        assert file.read_text() == content
+        assert json.loads(file.read_text()) == content
+
+
+def test_a_damaged_row_tells_no_time_and_stops_no_sweep(recipe, tmp_path):
+    """Of another experiment, as a killed copy leaves it: empty, no JSON, or without what is looked for."""
+    row = next((project_root() / "results/sample/coco_pose").glob("*.json")).read_text()
+    for name, text in (("a", ""), ("b", "{}"), ("c", row.replace('"seconds"', '"minutes"')), ("d", "[1]")):
+        (tmp_path / "sample" / "coco_pose" / name).mkdir(parents=True)
+        (tmp_path / "sample" / "coco_pose" / name / "row.json").write_text(text)
+    pace = Pace("sample", tmp_path)
+    (job,) = plan([Requested(recipe(), "x")], tmp_path)
+    assert pace.seconds(job) is not None
 
 
 def test_a_run_in_a_worker_is_the_run_alone(requested, recipe, tmp_path, capfd):

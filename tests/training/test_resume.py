@@ -309,3 +309,45 @@ def test_a_lock_of_another_process_is_seen(tmp_path):
         assert checkpoint.is_locked(tmp_path)
         process.kill()
     assert not checkpoint.is_locked(tmp_path)
+
+
+POSITIONS = {
+    "epoch beyond the last": lambda state: state.update(epoch=5, curve=state["curve"] * 5),
+    "epoch of text": lambda state: state.update(epoch="x"),
+    "another curve": lambda state: state.update(curve=[]),
+    "no curve": lambda state: state.update(curve=5),
+    "a step beyond the epoch": lambda state: state.update(done=99),
+    "a step before it": lambda state: state.update(done=-1),
+    "fewer losses": lambda state: state.update(losses=state["losses"][:1]),
+    "no weights": lambda state: state.update(network={}),
+    "no optimizer": lambda state: state.update(optimizers=[]),
+    "a generator of another size": lambda state: state.update(random=state["random"][:8]),
+    "no time": lambda state: state.update(seconds=None),
+}
+
+
+@pytest.mark.parametrize("change", POSITIONS)
+def test_a_checkpoint_whose_position_is_not_the_runs_is_refused(recipe, tmp_path, change):
+    """Whole, with its checksum and the run's name: it would end a run that never trained."""
+    made = recipe()
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 15)
+        with pytest.raises(Stop):
+            run(made, tmp_path)
+    folder = folder_of(made, tmp_path)
+    state = checkpoint.load(folder / checkpoint.NAMES[0])
+    POSITIONS[change](state)
+    checkpoint.save(folder, {key: value for key, value in state.items() if key not in ("format", "checksum")})
+    with pytest.raises(ValueError, match=r"checkpoint\.pt holds no position of this run \(.*\): delete it"):
+        run(made, tmp_path)
+    assert not (folder / "row.json").exists()
+
+
+def test_what_is_written_atomically_goes_where_a_link_leads(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, target = tmp_path / "link.json", tmp_path / "there" / "target.json"
+    link.symlink_to(target)
+    for value in (1, 2):
+        checkpoint.write_json(link, value)
+        assert link.is_symlink()
+        assert json.loads(target.read_text()) == value

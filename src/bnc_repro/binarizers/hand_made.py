@@ -14,7 +14,8 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 def _above_median(x: Tensor, progress: float) -> Tensor:
     size = x.abs()
     # Formats and transforms know a sort, and no bits.
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or transformed():
+    looked_at = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch._C._get_tracing_state()
+    if looked_at or transformed():
         ordered = size.flatten(min(1, x.dim() - 1)).sort(dim=-1).values
         median = ordered[..., (ordered.shape[-1] - 1) // 2].view(-1, *[1] * (x.dim() - 1))
         return -sign(median - size)
@@ -39,13 +40,16 @@ FORWARDS = {"biper": _periodic, "siman": _above_median, "progressive": _steepeni
 class Surrogate(Binarizer):
     """A hand-made soft function by its name in `SURROGATES`; its docstring has the formulas.
 
-    Parameters: none; `options` are the function's constants. Raises ValueError for a constant it does not have.
+    Parameters: none; `options` are the function's constants. Raises ValueError for a constant it does not have, or
+    one that is not above 0.
     """
 
     def __init__(self, name: str, **options: float) -> None:
         super().__init__()
-        for option in options:
+        for option, value in options.items():
             known(f"constant of {name}", option, constants_of(name))
+            if not isinstance(value, (int, float)) or not value > 0:
+                raise ValueError(f"constant {option} of {name} is a number above 0, got {value!r}")
         self.name, self.options, self.facts = name, options, SURROGATES[name].facts
         if name == "progressive":
             self.forward_values = ()  # in training not two-valued before the end of its schedule

@@ -3,7 +3,10 @@
 The presets `paper` and `fixed` are our construction where they differ from the released code.
 """
 
+import ast
 import inspect
+import sys
+import sysconfig
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -35,8 +38,8 @@ def get(binarizer: str | Binarizer | None, *, preset: str = "fixed", **options) 
     instance and None (float) are returned as they are.
 
     `preset` (official, paper, fixed) sets the fields of "linear" and "mlp"; `options` override single fields.
-    Raises ValueError for an unknown name or preset, the nearest known name first, for a file without such a class, and
-    for what is neither a name nor a binarizer.
+    Raises ValueError for an unknown name or preset, the nearest known name first, for a file without such a class or
+    one that imports others, and for what is neither a name nor a binarizer.
     """
     if binarizer is None or isinstance(binarizer, Binarizer):
         return binarizer
@@ -49,8 +52,9 @@ def get(binarizer: str | Binarizer | None, *, preset: str = "fixed", **options) 
     if file:
         return _of_file(file, binarizer.rpartition(":")[2])(**options)
     make = BINARIZERS[known("binarizer", binarizer, BINARIZERS)]
+    preset = known("preset", preset, PRESETS)
     if binarizer in LEARNT:
-        options = PRESETS[known("preset", preset, PRESETS)] | options
+        options = PRESETS[preset] | options
     if binarizer not in SURROGATES:
         for option in options:
             known(f"option of {binarizer}", option, inspect.signature(make).parameters)
@@ -70,10 +74,33 @@ def _of_file(file: Path, name: str) -> type[Binarizer]:
         raise ValueError(f"there is no file {file}; FILE.py:NAME names a class of one's own, from the clone's folder")
     module = ModuleType(f"own_{file.stem}")
     module.__file__ = str(file)
+    before = set(sys.modules)
     # From its text: kept bytecode is the old one's where a file is edited twice in a second.
     exec(compile(file.read_bytes(), str(file), "exec"), vars(module))
+    _refuse_other_files(file, before)
     classes = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Binarizer)]
     return getattr(module, known(f"class of {file}", name, [key for key in classes if key != "Binarizer"]))
+
+
+def _refuse_other_files(file: Path, before: set[str]) -> None:
+    """Raise ValueError where a file has imported another one that is neither installed nor this package's: a run knows
+    the file by its content, and no other. `before`: the modules that were there without it."""
+    tree = ast.walk(ast.parse(file.read_bytes()))
+    named = {
+        name.partition(".")[0]
+        for node in tree
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    package = Path(__file__).resolve().parents[1]
+    installed = [Path(path).resolve() for path in {*sysconfig.get_paths().values()}] + [package]
+    for name in sorted(named | (set(sys.modules) - before)):
+        place = getattr(sys.modules.get(name), "__file__", None)
+        if place and not any(Path(place).resolve().is_relative_to(folder) for folder in installed):
+            raise ValueError(
+                f"{file} imports {name} from {place}, whose changes no run would notice: put what it needs into "
+                f"{file.name} itself"
+            )
 
 
 def describe() -> list[str]:

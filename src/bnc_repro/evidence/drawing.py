@@ -134,7 +134,8 @@ def predictions(
             ax.add_patch(plt.Rectangle((box[0], box[1]), box[2], box[3], fill=False, linestyle="--", color="white"))
         for entry in entries[column]:
             person(ax, skeleton, entry, above)
-        ax.set_title(picture.name + _when_nothing(entries[column], above), fontsize=9, parse_math=False)
+        name = picture.name.encode(errors="surrogateescape").decode(errors="replace")  # as far as it is text
+        ax.set_title(name + _when_nothing(entries[column], above), fontsize=9, parse_math=False)
     return figure
 
 
@@ -149,7 +150,11 @@ def _pictures(root: Path, split: str) -> tuple[Path, dict[int, str], Skeleton, P
     """The folder of the pictures, their names by id, the skeleton, and where that was read."""
     if not (root / "annotations").is_dir():
         pictures = [path for path in sorted(root.glob("*")) if path.suffix.lower() in IMG_EXTENSIONS]
-        names = {int(path.stem): path.name for path in pictures if path.stem.isdecimal()}
+        names: dict[int, str] = {}
+        for path in pictures:
+            other = names.setdefault(int(path.stem), path.name) if path.stem.isdecimal() else path.name
+            if other != path.name:
+                raise ValueError(f"{root} has {other} and {path.name}, both of id {int(path.stem)}: move one away")
         if not names:
             raise ValueError(
                 f"{root} has neither annotations/ nor pictures named by their ids: name a data set in "

@@ -61,13 +61,17 @@ def stored(profile: str, experiment: str) -> list[dict]:
 
 
 def _stored(profile: str, experiment: str) -> list[tuple[dict, str]]:
-    paths = (project_root() / "results" / profile / experiment).glob("*.json")
-    return sorted(map(_read, sorted(paths)), key=lambda found: (found[0]["title"], found[0]["seed"]))
+    paths = sorted((project_root() / "results" / profile / experiment).glob("*.json"))
+    for path in paths:
+        if path.stem != (name := read(path)["fingerprint"]):
+            raise ValueError(f"{path} holds the row {name}: rows are called by their fingerprints, remove it")
+    return sorted(map(_read, paths), key=lambda found: (found[0]["title"], found[0]["seed"]))
 
 
 def published(profile: str, experiment: str) -> list[dict]:
     """The rows in results/, each with the arm of the profile's params.yaml it belongs to (others are left out), and
-    with `current`: whether today's code would give its digits (`ledger.is_current`)."""
+    with `current`: whether today's code would give its digits (`ledger.is_current`). Raises ValueError for two rows of
+    one recipe and seed on the same data, as two branches may bring."""
     section = experiment_section(experiment, profile)
     arms: dict[str, list[str]] = {}
     for arm, changes in section["arms"].items():
@@ -77,7 +81,15 @@ def published(profile: str, experiment: str) -> list[dict]:
             # arms of two conditions may be one and the same run
             arms.setdefault(json.dumps(identity | {"seed": seed}), []).append(arm)
     rows, joined = [], ledger.joined(profile, experiment)
+    of_run: dict[tuple[str, str], dict] = {}
     for row, key in _stored(profile, experiment):
+        other = of_run.setdefault((key, row["fingerprints"]["data"]), row)
+        if other is not row:
+            folder = project_root() / "results" / profile / experiment
+            raise ValueError(
+                f"{folder} has two rows of {row['title']}, seed {row['seed']}: {other['fingerprint']}.json and "
+                f"{row['fingerprint']}.json; keep the one that `make stale` calls current, and remove the other"
+            )
         current = {"current": row["fingerprints"]["source"] in joined}
         rows += [row | arm_fields(arm, section["arms"][arm]) | current for arm in arms.get(key, [])]
     order = list(section["arms"])

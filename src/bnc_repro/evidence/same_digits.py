@@ -165,7 +165,7 @@ def train(pair: Pair, clone: Path, runs: Path) -> dict:
     )
     if finished.returncode:
         raise ValueError(f"{pair.profile} {pair.name}: the code in {clone} failed: {finished.stderr.strip()[-600:]}")
-    return json.loads(Path(finished.stdout.strip().splitlines()[-1]).read_text())
+    return json.loads(Path(finished.stdout.strip().splitlines()[-1]).read_text(encoding="utf-8"))
 
 
 def difference(old: object, new: object, where: str = "") -> tuple[int, str | None]:

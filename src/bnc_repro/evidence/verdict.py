@@ -30,7 +30,7 @@ CHANCE = 10  # percent, of the ten classes that `presets` is trained on
 
 def claims() -> dict[str, dict]:
     """paper.csv: claim -> text, metric, value, unit, source."""
-    with open(project_root() / "paper.csv", newline="") as file:
+    with open(project_root() / "paper.csv", newline="", encoding="utf-8") as file:
         return {line["claim"]: line | {"value": float(line["value"])} for line in csv.DictReader(file)}
 
 

@@ -74,6 +74,7 @@ def check_images(folder, notes=None, readable=None):
                 findings.append(
                     f"class folder {folder / split / name} has no pictures: fill it, or remove it from both splits"
                 )
+        findings += _linked(folder / split / name for name in sorted(classes[split]))
     for here, there in (SPLITS, SPLITS[::-1]):
         for name in sorted(classes[here] - classes[there]):
             findings.append(
@@ -102,6 +103,15 @@ def check_images(folder, notes=None, readable=None):
         # The published sets have a few, and numbers on them are compared with those of others.
         (notes if few else findings).append(sentence if few else f"{sentence}: take them out of one of the two")
     return findings + [fault for fault in faults if fault]
+
+
+def _linked(classes):
+    """A finding for each class folder that is another one's, under a second name."""
+    real = {}
+    for folder in classes:
+        first = real.setdefault(folder.resolve(), folder)
+        if first is not folder:
+            yield f"{folder} leads to the pictures of {first}, which are then of two classes: remove one of them"
 
 
 def _in_both(training, judged):

@@ -113,12 +113,6 @@ def files_below(root: Path) -> Iterator[Path]:
                     yield Path(entry.path)
 
 
-def refuse_loops(root: Path) -> None:
-    """Raises ValueError where a link below `root` leads back to where it lies: torchvision goes round in it."""
-    for _ in files_below(root):
-        pass
-
-
 def missing_pictures(root: Path, split: str, files: Iterable[str]) -> list[str]:
     """The pictures of root/split that the manifest lists and `files`, all that are there, lack; none without one."""
     listed = [name for name in read(root) or () if name.startswith(f"{split}/")]

@@ -76,11 +76,11 @@ def _eight_bits(picture: Image.Image, path: Path, form: str | None) -> Image.Ima
     if not picture.mode.startswith(("I", "F")):
         return picture
     values = np.asarray(picture)
+    if picture.mode == "I" and form not in ("PNG", "PPM"):  # those are Pillow's 16 bits
+        raise _Refused(f"picture {path} holds numbers of 32 bits, whose white nobody knows: convert it to 8 or 16 bits")
     if picture.mode.startswith("F") or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         raise _Refused(f"picture {path} holds {picture.mode} numbers beyond 16 bits: convert it to 8 or 16 bits")
-    # "I" is also what Pillow makes of 32 bits, which say nothing of how deep the picture is; PNG and PPM have 16 there.
-    deep = picture.mode.startswith("I;16") or form in ("PNG", "PPM") or values.max(initial=0) > 255
-    return Image.fromarray((values >> 8 if deep else values).astype(np.uint8))
+    return Image.fromarray((values >> 8).astype(np.uint8))
 
 
 # channel means and deviations of ImageNet's pixels, 0..255, and those of each kind of data

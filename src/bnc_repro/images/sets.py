@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
 from ..recipe.schema import EXPECTED, Data
 from ..training import memory
 from ..training.progress import log
 from . import manifest
-from .pictures import STATISTICS, read
+from .pictures import STATISTICS, formats, read
 
 # ImageNet's colour covariance (Krizhevsky et al. 2012): eigenvalues, and eigenvectors as columns, RGB in 0..1
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
@@ -144,7 +145,7 @@ def _listed(root: Path, data: Data, train: bool) -> tuple[list[str], Tensor, lis
             f"{folder} is missing: data.root must be {EXPECTED['imagefolder']}, as data.kind is {data.kind}"
             f"{_other_kind(root, data.kind)}"
         )
-    manifest.refuse_loops(folder)
+    _refuse_unseen(folder)
     try:
         source = datasets.ImageFolder(folder)
     except FileNotFoundError as error:
@@ -169,6 +170,24 @@ def _listed(root: Path, data: Data, train: bool) -> tuple[list[str], Tensor, lis
         log.warning(f"{sentence}; left out of training")
     kept = [i for i in kept if files[i] not in bad]
     return [files[i] for i in kept], labels[kept], source.classes
+
+
+def _refuse_unseen(folder: Path) -> None:
+    """Raise ValueError for pictures of a split that torchvision would not list, for a hidden folder that it would take
+    for a class, and for links in which it would go round."""
+    unseen, kinds = [], Image.registered_extensions()
+    for path in manifest.files_below(folder):
+        kind = path.suffix.lower()
+        if path.relative_to(folder).parts[0].startswith(".") and path.parent != folder:
+            raise ValueError(f"{path.parent} is hidden and would be a class of its own: remove it")
+        if kinds.get(kind) in formats() and kind not in IMG_EXTENSIONS and path.parent != folder:
+            unseen.append(path)
+    if unseen:
+        others = ", ".join(sorted({path.suffix.lower() for path in unseen}))
+        raise ValueError(
+            f"{folder} has {len(unseen)} pictures of kinds that class folders do not take ({others}), such as "
+            f"{min(unseen)}: convert them to PNG or JPEG, or move them away"
+        )
 
 
 def evenly(labels: Tensor, limit: int) -> Tensor:

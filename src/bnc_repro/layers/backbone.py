@@ -8,6 +8,8 @@ Source: Bi-Real Net (1808.00278); PReLU after the addition and the initialisatio
 Legend: N images, C channels, H and W rows and columns.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ from .binary import BinaryConv2d
 from .sharing import share_evaluator
 
 BLOCKS = ("bireal", "reactnet")
+STEMS = {"imagenet": (7, 2), "half": (3, 2), "full": (3, 1)}  # kernel and stride
 
 
 class Shift(nn.Module):
@@ -63,7 +66,7 @@ class Block(nn.Module):
 
 def stem(kind: str, channels: int, width: int) -> nn.Sequential:
     """The float entrance. imagenet: 7x7/2 and pooling, a quarter of the size; half: 3x3/2; full: 3x3/1."""
-    size, stride = {"imagenet": (7, 2), "half": (3, 2), "full": (3, 1)}[kind]
+    size, stride = STEMS[known("stem", kind, STEMS)]
     layers = [nn.Conv2d(channels, width, size, stride, size // 2, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)]
     if kind == "imagenet":
         layers.append(nn.MaxPool2d(3, stride=2, padding=1))
@@ -74,11 +77,15 @@ class Trunk(nn.Module):
     """The stem and one stage per entry of `blocks`, halving the size and doubling the width from the second on.
 
     x (N, channels, H, W) -> (N, width * 2^(stages-1), ...). `features` is that last width; `binary` is what each block
-    takes.
+    takes. Raises ValueError for blocks and a width that make no network.
     """
 
     def __init__(self, blocks: tuple[int, ...], width: int, stem_kind: str, channels: int = 3, **binary) -> None:
         super().__init__()
+        if not isinstance(blocks, Sequence) or not blocks or any(type(n) is not int or n < 1 for n in blocks):
+            raise ValueError(f"blocks counts the blocks of each stage, such as (2, 2, 2, 2), got {blocks!r}")
+        if type(width) is not int or width < 1:
+            raise ValueError(f"width counts the channels of the first stage, a whole number from 1 on, got {width!r}")
         self.stem = stem(stem_kind, channels, width)
         self.stages = nn.ModuleList()
         before = width

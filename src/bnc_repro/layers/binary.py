@@ -149,8 +149,8 @@ class BinaryConv2d(_BinaryOperands, nn.Conv2d):
         """b_a(x), or x if it stays float; one image (C, H, W) is a batch of one."""
         return super().binary_input(x[None])[0] if x.dim() == 3 else super().binary_input(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(self.binary_input(x), self.binary_weight(), self.bias)
+    def forward(self, input: Tensor) -> Tensor:  # torch's name: it may be called by it
+        return self._conv_forward(self.binary_input(input), self.binary_weight(), self.bias)
 
 
 class BinaryLinear(_BinaryOperands, nn.Linear):
@@ -164,5 +164,5 @@ class BinaryLinear(_BinaryOperands, nn.Linear):
         _refuse_single_weights(self.weight, weight_binarizer)
         self._set_binarizers(weight_binarizer, activation_binarizer, standardize)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(self.binary_input(x), self.binary_weight(), self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(self.binary_input(input), self.binary_weight(), self.bias)

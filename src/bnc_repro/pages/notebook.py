@@ -97,7 +97,7 @@ def write_html(target: Path) -> Path:
     from nbconvert import HTMLExporter
 
     page, _ = HTMLExporter(embed_images=True).from_filename(str(target))
-    target.with_suffix(".html").write_text(page)
+    target.with_suffix(".html").write_text(page, encoding="utf-8")
     return target.with_suffix(".html")
 
 
@@ -124,4 +124,4 @@ def code(name: str) -> list[str]:
 
 def code_cells(source: Path) -> list[dict]:
     """The code cells of a notebook's file, as JSON holds them: source in lines."""
-    return [cell for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "code"]
+    return [cell for cell in json.loads(source.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]

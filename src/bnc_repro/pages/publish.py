@@ -107,9 +107,9 @@ def write_pages(root: Path) -> list[Path]:
     written = [root / page for page in PAGES]
     texts = blocks()
     for page in written:
-        text = with_results(page.read_text(), texts)
+        text = with_results(page.read_text(encoding="utf-8"), texts)
         with atomic(page) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     plots.style()
     figure = plots.verdict_figure(*published_rows())
     picture = root / FIGURE

@@ -58,7 +58,7 @@ def read_detections(
     entries = load_list(file, "detection file")
     if not entries:
         raise ValueError(f"detection file {file} is empty: run the detector again, or use the true boxes")
-    chosen, empty = [], []
+    chosen, empty, unsure = [], [], []
     for row, entry in enumerate(entries):
         if not isinstance(entry, dict) or not {"image_id", "category_id", "bbox", "score"} <= entry.keys():
             raise ValueError(
@@ -82,13 +82,21 @@ def read_detections(
                 f"in {annotations}: take the detections of this split"
             )
         image = images[entry["image_id"]]
-        if entry["category_id"] == category and entry["score"] > score_above:
+        if entry["category_id"] == category and entry["score"] <= score_above:
+            unsure.append(entry["score"])
+        elif entry["category_id"] == category:
             seen = cut_box(entry["bbox"], image["width"], image["height"])
             (chosen if min(*entry["bbox"][2:], *seen[2:]) > 0 else empty).append((row, entry, entry["bbox"]))
     if empty:
         warnings.warn(
             f"detection file {file}: {len(empty)} boxes cover nothing of their picture and are "
             f"left out, first entry {empty[0][0]} (image {empty[0][1]['image_id']})",
+            stacklevel=2,
+        )
+    if min(unsure, default=0) < 0:
+        warnings.warn(
+            f"detection file {file}: {len(unsure)} boxes have scores of {score_above:g} or less, down to "
+            f"{min(unsure):g}, and are left out: a detector's scores are probabilities here",
             stacklevel=2,
         )
     if not chosen:
@@ -232,7 +240,8 @@ def evaluate(
     results = results if isinstance(results, list) else load_list(Path(results), "results file")
     category = category_of(document, file, skeleton.category if skeleton else "")
     skeleton = skeleton or of_category(category, file)
-    _check_results(results, where, {image["id"] for image in document["images"]}, skeleton, file)
+    images = {image["id"]: image for image in document["images"]}
+    _check_results(results, where, images, skeleton, file)
     document["categories"] = [category]
     document["annotations"] = [
         dict(entry) for entry in document["annotations"] if entry.get("category_id") == category["id"]
@@ -245,7 +254,7 @@ def evaluate(
         entry.setdefault("iscrowd", 0)
         if "num_keypoints" not in entry:
             entry["num_keypoints"] = int(np.count_nonzero(entry["keypoints"][2::3]))
-        entry["area"] = area_px2(entry)
+        entry["area"] = area_px2(entry, images[entry["image_id"]])
     with contextlib.redirect_stdout(io.StringIO()):
         truth: Any = COCO()
         truth.dataset = document

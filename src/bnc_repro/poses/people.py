@@ -74,18 +74,18 @@ def read_people(
         ),
         joints_px=keypoints[..., :2],
         visible=keypoints[..., 2].astype(np.int64),
-        areas_px2=np.array([area_px2(annotation) for annotation in chosen], np.float64),
+        areas_px2=np.array([area_px2(annotation, image) for annotation, image in zip(chosen, pictured)], np.float64),
         picture_sizes=np.array([(image["height"], image["width"]) for image in pictured]),
         box_scores=np.ones(len(chosen)),
     )
 
 
-def area_px2(annotation: dict) -> float:
-    """The area that an annotation gives, or its box's share of it."""
+def area_px2(annotation: dict, image: dict) -> float:
+    """The area that an annotation gives, or its share of what its box covers of the image."""
     if "area" in annotation:
         return float(annotation["area"])
-    _, _, width, height = annotation.get("bbox", (0, 0, 0, 0))
-    return AREA_OF_BOX * width * height
+    _, _, width, height = cut_box(annotation.get("bbox", (0, 0, 0, 0)), image["width"], image["height"])
+    return AREA_OF_BOX * max(width, 0) * max(height, 0)
 
 
 def mean_pose(people: People) -> np.ndarray:

@@ -169,14 +169,14 @@ def parse_settings(settings: list[str], seed: object = None, option: str = "--se
     example = "--set epochs=3" if option == "--set" else f"{option} time=60"
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals:
-            raise ValueError(f"{option} {setting}: write key=value, for instance {example}")
-        if not all(part.strip() for part in key.split(".")):
+        if not equals or not all(part.strip() for part in key.split(".")):
             raise ValueError(f"{option} {setting}: write key=value, for instance {example}")
         first = key.partition(".")[0]
         if option == "--set" and first in OF_THE_COMMAND:
             raise ValueError(f"{option} {setting}: {first} is no key to set; say {OF_THE_COMMAND[first]}")
         values[key] = read_yaml(value) if value else ""
+        if isinstance(values[key], str) and " #" in value and " #" not in values[key]:
+            raise ValueError(f"{option} {setting}: YAML takes what follows ' #' for a comment; quote the value")
         for other in values:
             outer, inner = sorted((key, other), key=len)
             if inner.startswith(f"{outer}.") and not isinstance(values[outer], dict):

@@ -73,6 +73,11 @@ def _section(section: Any, name: str) -> None:
     for arm, changes in _mapping(section["arms"], f"{name}.arms", "arms", empty=False).items():
         if not isinstance(arm, str) or not arm.strip():
             raise ValueError(f"{name}.arms names its arms in text, got {_short(arm)}: quote it")
+        if arm == "all" or arm.startswith(".") or not arm.isprintable() or set(arm) & set("/\\"):
+            raise ValueError(
+                f"{name}.arms has an arm called {_short(arm)}: folders are called by arms, and all of them 'all', so "
+                "take a name without slashes that begins with no dot"
+            )
         _recipe(changes, f"{name}.arms.{arm}", ARM_FIELDS)
         if "seeds" in changes:
             _seeds(changes["seeds"], f"{name}.arms.{arm}.seeds")

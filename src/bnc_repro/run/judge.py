@@ -55,8 +55,8 @@ def load_weights(network: nn.Module, weights: dict, misfit: str) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        own = network.state_dict()
-        shapes = {name: (_shape(own.get(name)), _shape(weights.get(name))) for name in [*weights, *own]}
+        expected = network.state_dict()
+        shapes = {name: (_shape(expected.get(name)), _shape(weights.get(name))) for name in [*weights, *expected]}
         odd = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
         if not odd:
             raise ValueError(f"{misfit}: {error}") from error
@@ -81,8 +81,8 @@ def other_labels(path: str | Path, labels: list[str], wanted: Sequence[str], of:
     differ. `of` names the data."""
     if list(labels) == list(wanted):
         return ""
-    place = next((i for i, pair in enumerate(zip(labels, wanted, strict=False)) if pair[0] != pair[1]), None)
-    differ = "" if place is None else f"; the first that differs is {labels[place]} there and {wanted[place]} here"
+    pairs = [pair for pair in zip(labels, wanted, strict=False) if pair[0] != pair[1]]
+    differ = f"; the first that differs is {pairs[0][0]} there and {pairs[0][1]} here" if pairs else ""
     return (
         f"{path} was trained on {len(labels)} labels ({', '.join(labels[:3])} ...), {of} has {len(wanted)} "
         f"({', '.join(wanted[:3])} ...){differ}"

@@ -4,6 +4,7 @@ Two arms, or an arm and another's teacher, may be one run: runs are told apart b
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,18 +78,23 @@ def plan(requested: list[Requested], runs: Path | None = None, copies: Path | No
         job.arms.append(request.arm)
         if copies:
             job.copies.append(copies / (request.copy or f"{job.folder.name}.json"))
-            refuse_other_than_row(job.copies[-1], request.recipe.experiment)
+            refuse_other_than_row(job.copies[-1], request.recipe)
     return list(jobs.values())
 
 
-def refuse_other_than_row(file: Path, experiment: str) -> None:
-    """Raise ValueError for a file that is there and is no row of the experiment: no copy of a row takes its place."""
+def refuse_other_than_row(file: Path, recipe: Recipe) -> None:
+    """Raise ValueError for a file that is there and is no row of what the recipe trains, under its seed: no copy of a
+    row takes another one's place. One with other settings is replaced."""
     try:
-        right = not file.exists() or ledger.read_row(file)["experiment"] == experiment
+        row = ledger.read_row(file) if file.exists() else None
     except ValueError:
-        right = False
-    if not right:
-        raise ValueError(f"{file} is there and is no row of {experiment}: name another folder, or move it away")
+        raise ValueError(f"{file} is there and is no row of a run: name another folder, or move it away") from None
+    asked = {"profile": recipe.profile, "experiment": recipe.experiment, "title": title(recipe), "seed": recipe.seed}
+    if row and asked != {key: row[key] for key in asked}:
+        raise ValueError(
+            f"{file} is there and is the row of {row['profile']} {row['experiment']}, {row['title']}, seed "
+            f"{row['seed']}: name another folder, or move it away"
+        )
 
 
 def name_of(request: Requested) -> str:
@@ -107,7 +113,7 @@ class Pace:
         self._alike: dict[Path, list[tuple[float, int]]] = {}  # of a run's folder, until another run is known
         folder = (runs or project_root() / "runs") / profile
         for path in sorted(folder.glob("*/*/row.json")):
-            self.add(json.loads(path.read_text()))
+            self._add_from(path)
         results = project_root() / "results" / profile
         for name in sorted(path.name for path in results.glob("*") if path.is_dir()):
             if name not in self._known:
@@ -119,6 +125,11 @@ class Pace:
         took = row["seconds"] if seconds is None else seconds, row["peak_memory_mib"] or 0
         self._known.setdefault(row["experiment"], {}).setdefault(_settings(row["recipe"]), []).append(took)
         self._alike.clear()
+
+    def _add_from(self, path: Path) -> None:
+        """A damaged row tells no time; who reads it for its numbers says so."""
+        with suppress(ValueError, KeyError, TypeError):
+            self.add(ledger.read_row(path))
 
     def seconds(self, job: Job) -> float | None:
         """The longest of the known runs that are most like this one; None where none is known."""

@@ -28,8 +28,9 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what flock says on 
 
 @contextmanager
 def atomic(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place, whole, only when the block ends well; then what was there
-    is kept as `previous`, if one is named."""
+    """A temporary file beside `path`, or what it links to, that takes its place, whole, only when the block ends well;
+    then what was there is kept as `previous`, if one is named."""
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,13 +121,13 @@ def load(path: str | Path, translated: Callable[[dict], dict | None] = lambda st
         return converted
     try:
         _check_dense(state)
-        whole = state["format"] == OLDER or checksum(state) == state.get("checksum")
+        unchanged = state["format"] == OLDER or checksum(state) == state.get("checksum")
     except (RuntimeError, TypeError, ValueError, MemoryError, RecursionError) as error:
         # RuntimeError is also what torch says of tensors that have no values of their own.
         raise ValueError(
             f"{path} is damaged: its values are no checkpoint's. Delete it, or name another one."
         ) from error
-    if not whole:
+    if not unchanged:
         raise ValueError(f"{path} is damaged: its values do not give its checksum. Delete it, or name another one.")
     for part, kind in PARTS.items():
         if not isinstance(state.get(part), kind) or not all(isinstance(name, str) for name in state[part]):
@@ -156,6 +157,19 @@ def latest(folder: Path) -> dict | None:
                 )
             return state
     return None
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Whatever is raised within, where a run takes up its folder's checkpoint, becomes a ValueError that says so."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{folder / NAMES[0]} holds no position of this run ({why}): delete it, and the run goes on from the "
+            "checkpoint before it, or begins anew"
+        ) from error
 
 
 @contextmanager

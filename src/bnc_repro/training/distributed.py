@@ -20,17 +20,33 @@ PATIENCE = datetime.timedelta(hours=6)  # the others wait while the first one pr
 
 def rank() -> int:
     """This process's number, from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else int(os.environ.get("RANK", 0))
+    if distributed.is_initialized():
+        return distributed.get_rank()
+    own = _number("RANK", 0)
+    if own >= size():
+        raise ValueError(
+            f"RANK is {own} and WORLD_SIZE {size()}: start several processes by torchrun, or unset RANK, which another "
+            "program left"
+        )
+    return own
 
 
 def size() -> int:
     """How many processes there are."""
-    return distributed.get_world_size() if distributed.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+    return distributed.get_world_size() if distributed.is_initialized() else max(1, _number("WORLD_SIZE", 1))
+
+
+def _number(variable: str, default: int) -> int:
+    """The whole number in an environment variable. Raises ValueError for anything else."""
+    text = os.environ.get(variable, str(default))
+    if not text.isascii() or not text.isdecimal():
+        raise ValueError(f"the environment variable {variable} is {text!r}, no whole number: unset it")
+    return int(text)
 
 
 def on_this_machine() -> int:
     """This process's number among those of its machine: the GPU it takes."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    return _number("LOCAL_RANK", 0)
 
 
 def meet(device: torch.device) -> None:

@@ -61,14 +61,19 @@ def train(task: Task, recipe: Recipe, folder: Path, device: torch.device) -> lis
     # Go on where the last process stopped.
     state = checkpoint.latest(folder)
     if state is not None:
-        network.load_state_dict(state["network"])
-        for stepper, saved in zip(steppers, state["optimizers"], strict=True):
-            stepper.load_state_dict(saved)
-        scaler.load_state_dict(state["scaler"])
-        curve, epoch, steps_taken = state["curve"], state["epoch"], state["done"]
-        seconds, cpu_seconds = state["seconds"], state["cpu_seconds"]
-        losses.copy_(state["losses"])
-        signs = [sign.to(device) for sign in state["signs"]]
+        with checkpoint.fitting(folder):
+            network.load_state_dict(state["network"])
+            for stepper, saved in zip(steppers, state["optimizers"], strict=True):
+                stepper.load_state_dict(saved)
+            scaler.load_state_dict(state["scaler"])
+            curve, epoch, steps_taken = list(state["curve"]), state["epoch"], state["done"]
+            fits = len(curve) == epoch <= recipe.epochs and 0 <= steps_taken < steps_per_epoch
+            if not fits or state["losses"].shape != losses.shape:
+                raise ValueError(f"it is at step {steps_taken} of epoch {epoch}, with {len(curve)} epochs of a curve")
+            seconds, cpu_seconds = float(state["seconds"]), float(state["cpu_seconds"])
+            losses.copy_(state["losses"])
+            signs = [sign.to(device) for sign in state["signs"]]
+            torch.Generator().set_state(state["random"])
     if len(set(distributed.gathered([(folder.name, epoch, steps_taken)]))) > 1:
         raise ValueError(f"the processes see different checkpoints in {folder}: do all machines see the same folder?")
     if recipe.sync_batch_norm:
