@@ -402,9 +402,7 @@ def test_an_own_file_that_imports_another_is_refused(recipe, tmp_path, monkeypat
     )
     for added in imports:
         file.write_text(text.format(added))
-        with pytest.raises(
-            ValueError, match=r"mine\.py imports helper_of_mine from .*helper_of_mine\.py, whose"
-        ):
+        with pytest.raises(ValueError, match=r"mine\.py imports helper_of_mine from .*helper_of_mine\.py, whose"):
             run(recipe(weight_binarizer=f"{file}:Mine"), tmp_path / "runs")
         sys.path.remove(str(tmp_path))
         sys.modules.pop("helper_of_mine", None)

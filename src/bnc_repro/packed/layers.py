@@ -84,14 +84,14 @@ class PackedConv2d(_PackedLayer):
         self.stride, self.padding = layer.stride[0], int(layer.padding[0])
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name: it may be called by it
-        self._check(x := input)
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"a packed layer of {self.in_channels} channels got {tuple(x.shape)}")
-        if min(x.shape[2:]) + 2 * self.padding < self.kernel_size:
-            size, kernel = " x ".join(map(str, x.shape[2:])), self.kernel_size
+        self._check(input)
+        if input.dim() != 4 or input.shape[1] != self.in_channels:
+            raise ValueError(f"a packed layer of {self.in_channels} channels got {tuple(input.shape)}")
+        if min(input.shape[2:]) + 2 * self.padding < self.kernel_size:
+            size, kernel = " x ".join(map(str, input.shape[2:])), self.kernel_size
             raise ValueError(f"a packed layer of {kernel}x{kernel} windows got an input of {size}, which is smaller")
         geometry = [self.kernel_size, self.stride, self.padding]
-        return packed_conv2d(x, self.bits, self.scale, self.shift, geometry, self.kernel)
+        return packed_conv2d(input, self.bits, self.scale, self.shift, geometry, self.kernel)
 
     def extra_repr(self) -> str:
         return (
@@ -107,13 +107,13 @@ class PackedLinear(_PackedLayer):
         super().__init__(layer, name, kernel)
         self.in_features = layer.in_features
 
-    def forward(self, input: Tensor) -> Tensor:  # torch's name: it may be called by it
-        self._check(x := input)
-        if x.dim() == 0 or x.shape[-1] != self.in_features:
-            raise ValueError(f"a packed layer of {self.in_features} inputs got {tuple(x.shape)}")
-        rows = x[None].flatten(0, -2)[None, :, None].permute(0, 3, 1, 2)  # a row of the matrix as a pixel
+    def forward(self, input: Tensor) -> Tensor:
+        self._check(input)
+        if input.dim() == 0 or input.shape[-1] != self.in_features:
+            raise ValueError(f"a packed layer of {self.in_features} inputs got {tuple(input.shape)}")
+        rows = input[None].flatten(0, -2)[None, :, None].permute(0, 3, 1, 2)  # a row of the matrix as a pixel
         y = packed_conv2d(rows, self.bits, self.scale, self.shift, [1, 1, 0], self.kernel)
-        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+        return y.permute(0, 2, 3, 1).reshape(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}"
