@@ -738,6 +738,22 @@ def test_a_program_that_ties_leave_open_at_its_size_is_compared_at_a_smaller_one
         assert torch.allclose(pack(plain, (128, 96))(images), plain(images), atol=1e-3)
 
 
+def test_a_pose_network_that_ties_leave_open_at_all_sizes_that_it_takes_is_packed_all_the_same(monkeypatch):
+    """Half of 64 x 96 is no multiple of its stride."""
+    from bnc_repro.packed import network as networks
+
+    torch.manual_seed(0)
+    sbpn = as_if_trained(create_network("sbpn", num_keypoints=3, width=8, **BINARY))
+    reference = networks.Reference.__call__
+    monkeypatch.setattr(
+        networks.Reference,
+        "__call__",
+        lambda self, x, near=None: (reference(self, x, near)[0], {"trunk.stages.0.0.conv": 1}),
+    )
+    monkeypatch.setattr(networks, "CLOSE", -1.0)
+    assert networks._program_differs(sbpn, pack(sbpn, (64, 96), check=False), networks.plan_of(sbpn, (64, 96)))
+
+
 def test_a_program_that_ties_leave_open_at_every_size_gives_way_to_single_layers(monkeypatch):
     from bnc_repro.packed import network as networks
 
