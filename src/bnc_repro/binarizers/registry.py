@@ -92,11 +92,12 @@ def _refuse_other_files(file: Path, before: set[str]) -> None:
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
-    package = Path(__file__).resolve().parents[1]
-    installed = [Path(path).resolve() for path in {*sysconfig.get_paths().values()}] + [package]
+    known_by_version = [Path(sysconfig.get_path("stdlib")).resolve(), Path(__file__).resolve().parents[1]]
     for name in sorted(named | (set(sys.modules) - before)):
         place = getattr(sys.modules.get(name), "__file__", None)
-        if place and not any(Path(place).resolve().is_relative_to(folder) for folder in installed):
+        if not place or {"site-packages", "dist-packages"} & set(Path(place).parts):
+            continue
+        if not any(Path(place).resolve().is_relative_to(folder) for folder in known_by_version):
             raise ValueError(
                 f"{file} imports {name} from {place}, whose changes no run would notice: put what it needs into "
                 f"{file.name} itself"

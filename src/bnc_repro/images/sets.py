@@ -175,13 +175,12 @@ def _listed(root: Path, data: Data, train: bool) -> tuple[list[str], Tensor, lis
 def _refuse_unseen(folder: Path) -> None:
     """Raise ValueError for pictures of a split that torchvision would not list, for a hidden folder that it would take
     for a class, and for links in which it would go round."""
-    unseen, kinds = [], Image.registered_extensions()
-    for path in manifest.files_below(folder):
-        kind = path.suffix.lower()
-        if path.relative_to(folder).parts[0].startswith(".") and path.parent != folder:
-            raise ValueError(f"{path.parent} is hidden and would be a class of its own: remove it")
-        if kinds.get(kind) in formats() and kind not in IMG_EXTENSIONS and path.parent != folder:
-            unseen.append(path)
+    for path in sorted(folder.glob(".*")):
+        if path.is_dir():
+            raise ValueError(f"{path} is hidden and would be a class of its own: remove it")
+    taken = formats()
+    kinds = {end for end, form in Image.registered_extensions().items() if form in taken} - {*IMG_EXTENSIONS}
+    unseen = [path for path in manifest.files_below(folder) if path.suffix.lower() in kinds and path.parent != folder]
     if unseen:
         others = ", ".join(sorted({path.suffix.lower() for path in unseen}))
         raise ValueError(

@@ -254,7 +254,7 @@ def evaluate(
         entry.setdefault("iscrowd", 0)
         if "num_keypoints" not in entry:
             entry["num_keypoints"] = int(np.count_nonzero(entry["keypoints"][2::3]))
-        entry["area"] = area_px2(entry, images[entry["image_id"]])
+        entry["area"] = area_px2(entry, images.get(entry["image_id"], {"width": 0, "height": 0}))
     with contextlib.redirect_stdout(io.StringIO()):
         truth: Any = COCO()
         truth.dataset = document
