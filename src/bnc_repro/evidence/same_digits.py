@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -80,7 +81,7 @@ def pairs(
     of some `sources`, to today's code; of the sample `seeds` seeds.
 
     through: a commit. Rows that the ledger joins to its code are trained by that code, each shape of run once: what is
-    joined to it is then joined to today's. Raises ValueError for a source of no row.
+    joined to it is then joined to today's. Those that are joined to today's already are left out. Raises ValueError for a source of no row.
     """
     middle, joined = sources_of(through) if through else {}, cache(ledger.joined)
     wanted: dict[tuple, Pair] = {}
@@ -89,6 +90,8 @@ def pairs(
         experiment, source = row["experiment"], row["fingerprints"]["source"]
         commit, recipe = row["commit"], row["recipe"]
         seen.add(source)
+        if middle and source in joined(profile, experiment):
+            continue
         if middle and source in joined(profile, experiment, middle[experiment]):
             source, commit, recipe = middle[experiment], through, as_dict(make_recipe(**recipe))
         elif sources and source not in sources:
@@ -199,8 +202,9 @@ def prove(
     sources: list[str] | None = None,
     through: str | None = None,
 ) -> bool:
-    """Train every pair, write a ledger line for each experiment whose rows are the same, say what was found; whether
-    nothing differed. sources and through as in `pairs`. Profiles whose data is not there are left out with a word."""
+    """Train every pair, write a ledger line for each experiment as soon as all of its rows are the same, say what was
+    found; whether nothing differed. sources and through as in `pairs`. Profiles whose data is not there are left out
+    with a word, and a run that one of the codes cannot make is one that differs."""
     wanted = pairs(profiles, seeds, sources, through)
     missing = {(pair.profile, pair.experiment, pair.recipe["data"]["root"]) for pair in wanted if not pair.has_data}
     for profile, experiment, root in sorted(missing):
@@ -209,41 +213,58 @@ def prove(
     if not wanted:
         say("every published row is of today's code" if not missing else "nothing could be compared")
         return not missing
-    root, device, compared = project_root(), "", {}
+    root, state = project_root(), git_state()
+    left = Counter(map(_of_ledger, wanted))
+    compared: dict[tuple, list[tuple[Pair, int, str | None]]] = {key: [] for key in left}
+    joined = 0
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         commits = dict.fromkeys(pair.commit for pair in wanted)
         clones = {commit: stack.enter_context(checked_out(commit, Path(temporary))) for commit in commits}
 
-        def both(pair: Pair) -> tuple[dict, dict]:
-            places = {"old": clones[pair.commit], "new": root}
-            return tuple(train(pair, clone, Path(temporary) / name) for name, clone in places.items())
+        def both(pair: Pair) -> tuple[int, str | None, str]:
+            try:
+                old = train(pair, clones[pair.commit], Path(temporary) / "old")
+                new = train(pair, root, Path(temporary) / "new")
+            except ValueError as error:
+                return 0, str(error), ""
+            return *difference(old, new), new["device"]
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for pair, (old, new) in zip(wanted, pool.map(both, wanted), strict=True):
-                device = new["device"]
-                values, differs = difference(old, new)
-                compared.setdefault((pair.profile, pair.experiment, pair.source), []).append((pair, values, differs))
+            for pair, (values, differs, device) in zip(wanted, pool.map(both, wanted), strict=True):
                 say(f"{pair.profile} {pair.experiment}: {pair.name}: {differs or f'{values} values, the same digits'}")
-    state, lines = git_state(), []
-    for (profile, experiment, source), runs in compared.items():
-        differs = [f"{pair.name}: {text}" for pair, _, text in runs if text]
-        if differs:
-            say(f"{profile} {experiment}: not joined, {len(differs)} of {len(runs)} runs differ. First: {differs[0]}")
-            continue
-        lines.append(
-            {
-                "profile": profile,
-                "experiment": experiment,
-                "old": source,
-                "new": source_of(experiment),
-                "runs": len(runs),
-                "values": sum(values for _, values, _ in runs),
-                "old_commit": runs[0][0].commit[:12],
-                "new_commit": str(state["commit"])[:12] + ("+" if state["dirty"] else ""),
-                "device": device,
-                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            }
-        )
-        say(f"{profile} {experiment}: joined, {len(runs)} runs, {lines[-1]['values']} values")
-    ledger.add(lines)
-    return len(lines) == len(compared) and not missing
+                key = _of_ledger(pair)
+                compared[key].append((pair, values, differs))
+                left[key] -= 1
+                if not left[key]:
+                    joined += _join(compared[key], state, device, say)
+    return joined == len(compared) and not missing
+
+
+def _of_ledger(pair: Pair) -> tuple[str, str, str]:
+    """What of a pair names a line of the ledger."""
+    return pair.profile, pair.experiment, pair.source
+
+
+def _join(runs: list[tuple[Pair, int, str | None]], state: dict, device: str, say: Callable[[str], None]) -> bool:
+    """Write the line of an experiment whose pairs gave the same values; whether they did."""
+    first = runs[0][0]
+    name = f"{first.profile} {first.experiment}"
+    differs = [f"{pair.name}: {text}" for pair, _, text in runs if text]
+    if differs:
+        say(f"{name}: not joined, {len(differs)} of {len(runs)} runs differ. First: {differs[0]}")
+        return False
+    line = {
+        "profile": first.profile,
+        "experiment": first.experiment,
+        "old": first.source,
+        "new": source_of(first.experiment),
+        "runs": len(runs),
+        "values": sum(values for _, values, _ in runs),
+        "old_commit": first.commit[:12],
+        "new_commit": str(state["commit"])[:12] + ("+" if state["dirty"] else ""),
+        "device": device,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    ledger.add([line])
+    say(f"{name}: joined, {len(runs)} runs, {line['values']} values")
+    return True
