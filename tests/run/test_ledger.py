@@ -178,3 +178,29 @@ def test_git_is_asked_for_the_code_that_runs(tmp_path):
         assert state(place) == {"commit": commit, "dirty": False}
     (clone / "src" / "bnc_repro" / "new.py").write_text("x = 1\n")
     assert state(clone / "notebooks") == {"commit": commit, "dirty": True}
+
+
+def test_a_run_that_cannot_be_made_loses_no_other_experiments_line(clone, monkeypatch):
+    """A line is written as soon as an experiment's runs are compared; the one that failed is named and not joined."""
+    recipe = {"data": {"root": str(clone)}}
+    wanted = [
+        same_digits.Pair(profile, "linear_vs_soft", source, "0" * 40, f"a run of {profile}", recipe)
+        for profile, source in (("presets", "first"), ("small", "second"), ("presets", "first"))
+    ]
+    seen = []
+
+    def train(pair, place, runs):
+        if pair.profile == "small":
+            raise ValueError("the disk is full")
+        seen.append([line["profile"] for line in ledger.lines()])
+        return ROW
+
+    monkeypatch.setattr(same_digits, "pairs", lambda *_: wanted)
+    monkeypatch.setattr(same_digits, "checked_out", lambda commit, folder: nullcontext(folder))
+    monkeypatch.setattr(same_digits, "train", train)
+    words = []
+    assert not same_digits.prove(["presets", "small"], say=words.append)
+    assert [(line["profile"], line["old"], line["runs"]) for line in ledger.lines()] == [("presets", "first", "2")]
+    assert any(
+        "small linear_vs_soft: not joined, 1 of 1 runs differ. First: a run of small: the disk" in w for w in words
+    )

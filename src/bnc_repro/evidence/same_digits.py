@@ -81,7 +81,8 @@ def pairs(
     of some `sources`, to today's code; of the sample `seeds` seeds.
 
     through: a commit. Rows that the ledger joins to its code are trained by that code, each shape of run once: what is
-    joined to it is then joined to today's. Those that are joined to today's already are left out. Raises ValueError for a source of no row.
+    joined to it is then joined to today's. Those that are joined to today's already are left out. Raises ValueError
+    for a source of no row.
     """
     middle, joined = sources_of(through) if through else {}, cache(ledger.joined)
     wanted: dict[tuple, Pair] = {}
