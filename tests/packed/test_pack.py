@@ -60,6 +60,8 @@ def test_blocks_of_reactnet_are_packed_layer_by_layer():
     packed = pack(shifted, (20, 24))
     binary = {name for name, module in shifted.named_modules() if isinstance(module, BinaryConv2d)}
     assert {name for name, kind, _ in packed.report.layers if kind == "packed"} == binary
+    assert sorted(name for name, _, _ in packed.report.layers) == sorted(weighted(shifted))
+    assert "float: fc, it was not made binary" in str(packed.report).splitlines()
     assert packed.report.tier == "layer by layer inside torch"
     images = noise(3, 3, 20, 24)
     with torch.no_grad():

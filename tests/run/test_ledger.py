@@ -204,3 +204,19 @@ def test_a_run_that_cannot_be_made_loses_no_other_experiments_line(clone, monkey
     assert any(
         "small linear_vs_soft: not joined, 1 of 1 runs differ. First: a run of small: the disk" in w for w in words
     )
+
+
+def test_every_setting_of_published_rows_is_walked_by_some_pair():
+    """Not every combination of them: each network with its binarizers, and each value of any other key."""
+    base = {"network": "n", "weight_binarizer": "ste", "optimizer": "adam", "seed": 0, "data": {"validation": 0.0}}
+    changes = [
+        {}, {"seed": 1}, {"optimizer": "sgd"}, {"weight_binarizer": "mlp"}, {"weight_binarizer": "mlp", "seed": 2},
+        {"weight_binarizer": "mlp", "optimizer": "sgd"}, {"weight_binarizer": "mlp", "preset": "paper"},
+        {"data": {"validation": 0.2}}, {"weight_binarizer": "mlp", "data": {"validation": 0.2}},
+    ]  # fmt: skip
+    made = [same_digits.Pair("small", "e", "s", "c", str(i), base | change) for i, change in enumerate(changes)]
+    assert [pair.name for pair in same_digits._walking(made)] == ["0", "2", "3", "6", "7"]
+    of_sample = [same_digits.Pair("sample", "e", "s", "c", str(i), base | change) for i, change in enumerate(changes)]
+    assert len(list(same_digits._walking(of_sample))) == len(changes)
+    other = [same_digits.Pair("small", "e", source, "c", source, base) for source in "ab"]
+    assert [pair.name for pair in same_digits._walking(other)] == ["a", "b"]

@@ -5,8 +5,9 @@ commit is checked out beside the clone, each run is trained by both, one thread 
 rows are compared value by value, the curve's too. Where all are the same, a line in the ledger joins the two sources;
 the first that differs is named, and then nothing is joined.
 
-Runs are the sample's as they are (one seed of each arm), and of the other profiles one of each recipe, cut short:
-one epoch over few pictures, so that the code's paths are walked and not its hours.
+Runs are the sample's as they are (one seed of each arm), and of the other profiles, cut short to one epoch over few
+pictures, as many as walk every path that their rows took: each network with its binarizers, and each value of any other
+key, in some run.
 """
 
 import datetime
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from ..recipe.clone import project_root
 from ..recipe.profiles import experiments
 from ..run import ledger, pinned
 from ..run.code import TASK_MODULES, git_state, modules, source_fingerprint, source_of
+from ..run.launch import dotted
 
 # What a row says of its run beside its digits.
 BESIDE = {
@@ -55,6 +57,7 @@ TIMES = ("seconds", "cpu_seconds")  # of each epoch too
 SHORT = {"epochs": 1, "warmup_epochs": 0.0, "evaluate_every": 1}
 FEW_PICTURES = 1280
 PROFILES = ("sample", "presets", "small")  # those with published rows
+OF_NO_PATH = ("seed", "learning_rate")  # keys whose values are numbers for the same code
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,23 @@ def pairs(
         wanted.setdefault(key, Pair(profile, experiment, source, commit, f"{row['title']}, seed {row['seed']}", recipe))
     if unknown := set(sources or ()) - seen:
         raise ValueError(f"no published row was made by the code {', '.join(sorted(unknown))}: `stale` names those")
-    return list(wanted.values())
+    return list(_walking(wanted.values()))
+
+
+ESTIMATOR = ("network", "weight_binarizer", "activation_binarizer", "preset", "rule", "hidden", "gates", "per_layer")
+
+
+def _walking(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """Those of the pairs, in order, that walk a path which none before them did; all of the sample's."""
+    walked: dict[tuple, set[tuple]] = {}
+    for pair in pairs:
+        settings = dict(dotted(pair.recipe))
+        paths = {(key, json.dumps(value)) for key, value in settings.items() if key not in (*ESTIMATOR, *OF_NO_PATH)}
+        paths.add(("estimator", json.dumps([settings.get(key) for key in (*ESTIMATOR, "block", "standardize")])))
+        before = walked.setdefault(_of_ledger(pair), set())
+        if pair.profile == "sample" or not paths <= before:
+            before |= paths
+            yield pair
 
 
 def _rows(profiles: list[str]) -> Iterator[tuple[str, dict]]:
@@ -135,7 +154,7 @@ def cut(recipe: dict, keep_length: bool) -> dict:
 
 def _shape(recipe: dict, profile: str) -> dict:
     """What tells runs apart: everything in the sample; elsewhere not the seed and the rate."""
-    return recipe if profile == "sample" else {k: v for k, v in recipe.items() if k not in ("seed", "learning_rate")}
+    return recipe if profile == "sample" else {k: v for k, v in recipe.items() if k not in OF_NO_PATH}
 
 
 @contextmanager

@@ -66,9 +66,10 @@ def table(
             f"{_data(rows)}, {'top-1' if unit == 'top1' else unit}: {shown}",
             _reached(rows, estimates, paper[claim]["value"]),
         )
-    for rows in [*conditions(presets).values(), *conditions(ablation).values()]:
-        if classifying(rows):
-            line("mlp", "it trains a network", *_classifying(rows))
+    for every in (presets, ablation):
+        for condition, rows in conditions(list(every)).items():
+            if classifying(rows):
+                line("mlp", "it trains a network", *_classifying(condition, rows, list(every)))
     for test in judgement.tests(ablation):
         if test.name == "H1":
             where = ", ".join(filter(None, (_data(ablation), test.condition))) + ": "
@@ -169,7 +170,11 @@ def title(rows: list[dict]) -> str:
 def undecided(rows: list[dict]) -> pd.DataFrame:
     """What these rows leave open, and what would decide it four times out of five if the difference seen is the true
     one: seeds, runs beyond those made, and their hours on the rows' device at their mean time. A hypothesis that lacks
-    a condition needs that condition's arms with as many seeds as the others."""
+    a condition needs that condition's arms with as many seeds as the others. Rows of another scale, and of presets
+    whose forward is not sign's, open no hypothesis and cost none."""
+    rows = [row for row in rows if not row.get("scale") and row["recipe"].get("preset", "fixed") == "fixed"]
+    if not rows:
+        return pd.DataFrame()
     judged, lines = judgement.tests(rows), []
     hours = sum(row["seconds"] for row in rows) / len(rows) / 3600
     seeds, device = len({row["seed"] for row in rows}), rows[0]["device"]
@@ -223,21 +228,24 @@ def classifying(rows: list[dict]) -> list[str]:
     return [arm for arm in by_arm(rows) if arm in names]
 
 
-def _classifying(rows: list[dict]) -> tuple[str, str]:
-    """What came of the MLP that classifies in the forward pass, against ste, and the verdict: it trains a network if no
-    run collapses and it is not below; it does not if it is below."""
+def _classifying(condition: str, rows: list[dict], every: list[dict]) -> tuple[str, str]:
+    """What came of the MLP that classifies in the forward pass, against ste, in one condition of `every` row, and the
+    verdict: it trains a network if no run collapses and it is not below; it does not if it is below."""
     arms, values = classifying(rows), by_arm(rows)
     if "ste" not in values or not values[arms[0]]:
         return "too few finished runs", "undecided at this scale"
     arm, mean = arms[0], statistics.estimate(list(values[arms[0]].values())).mean
     collapsed = tables.collapsed([row for row in rows if row["arm"] == arm], CHANCE)
-    runs, against = sum(row["arm"] == arm for row in rows), judgement.paired(rows, arm, ["ste"]).get("ste")
+    runs, against = (
+        sum(row["arm"] == arm for row in rows),
+        judgement.pairs_of(condition, every, arm, ["ste"]).get("ste"),
+    )
     measured = f"{_data(rows)}, preset `{CLASSIFYING}`: mean {mean:.1f}, {collapsed} of {runs} runs collapsed"
     if against is None:
         return measured, "undecided at this scale"
-    measured += f"; minus ste {hypotheses.shown(against, rows[0]['headline'])}"
-    relation = statistics.compare(against)
-    if collapsed == 0 and relation in ("above", "identical", "undecided"):
+    measured += f"; minus ste {hypotheses.shown_at_both(against, rows[0]['headline'])}"
+    relation = against.relation
+    if collapsed == 0 and relation in ("above", "equivalent", "identical", "undecided"):
         return measured, "agrees at this scale"
     return measured, f"{RELATIONS.get(relation, 'undecided')} at this scale"
 

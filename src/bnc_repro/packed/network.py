@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..binarizers.base import Binarizer
 from ..layers.binary import BinaryConv2d, BinaryLinear
-from ..layers.ends import channels_of, checked_model, tensors_in
+from ..layers.ends import WEIGHTED, channels_of, checked_model, tensors_in
 from ..training import memory
 from .agreement import CLOSE, Reference, compare, copy_of, difference_of, line_of, own_outputs, packed_outputs
 from .description import described, plan_from
@@ -192,6 +193,14 @@ def _layer_by_layer(network: nn.Module, kernel: str | None, folded: bool = True)
     if all(kind == "float" for _, kind, _ in packed.report.layers):
         reasons = "; ".join(f"{name}: {why}" for name, _, why in packed.report.layers[:3])
         raise ValueError(f"no layer of this network can be computed by bits ({reasons or 'it has no binary layer'})")
+    within = {part for module in copied.modules() if isinstance(module, Binarizer) for part in module.modules()}
+    packed.report.layers += [
+        (name, "float", "it was not made binary")
+        for name, module in copied.named_modules()
+        if isinstance(module, WEIGHTED)
+        and not isinstance(module, (BinaryConv2d, BinaryLinear))
+        and module not in within
+    ]
     return packed
 
 
