@@ -268,3 +268,14 @@ def test_a_class_that_links_to_another_is_found(classes):
     findings = check_images(classes)
     for split in ("train", "val"):
         assert any(f"{split}/copy leads to the pictures of" in finding for finding in findings), findings
+
+
+def test_pictures_that_the_manifest_before_listed_are_told(classes):
+    """A new manifest without a word would make the rest another data set."""
+    notes, readable = [], []
+    assert check_images(classes, notes, readable) == []
+    manifest.write(classes, readable)
+    (classes / "train" / "cat" / "1.jpg").unlink()
+    assert check_images(classes, notes, []) == []
+    assert "1 pictures that" in notes[-1]
+    assert "listed are gone, such as train/cat/1.jpg: copy them again" in notes[-1]

@@ -11,12 +11,14 @@ by their EXIF tag are read correctly, so they are notes, not findings.
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
+from . import manifest
 from .pictures import formats, read
 
 SPLITS = ("train", "val")
@@ -89,6 +91,13 @@ def check_images(folder, notes=None, readable=None):
             f"{folder} has {IMAGENET_CLASSES} classes as ImageNet-1k, but {counts['train']:,} training and "
             f"{counts['val']:,} validation pictures instead of {IMAGENET['train']:,} and {IMAGENET['val']:,}"
         )
+    with suppress(ValueError):  # of what is no manifest, which writing a new one says
+        gone = sorted(name for name in manifest.read(folder) or () if not (folder / name).is_file())
+        if gone:
+            notes.append(
+                f"{len(gone)} pictures that {folder / manifest.NAME} listed are gone, such as {gone[0]}: copy them "
+                "again, or leave it: the new one lists those that are there"
+            )
     faults = [fault for fault, _ in look_at_pictures(suspects, notes)]
     fine = [path for path, fault in zip(suspects, faults) if not fault]
     readable += fine
