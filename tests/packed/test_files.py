@@ -378,11 +378,12 @@ def test_bits_and_floats_that_lack_or_exceed_the_plan_are_refused_though_the_che
 
 
 def test_tensors_of_types_that_numpy_lacks_are_refused(tmp_path):
+    """Unless another library has taught it some, as onnx's does: then the file is none of ours by its header."""
     from safetensors.torch import save_file
 
     for kind in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
         save_file({"bits": torch.zeros(4).to(kind)}, tmp_path / "odd.safetensors")
-        refused(tmp_path / "odd.safetensors", "no packed network")
+        refused(tmp_path / "odd.safetensors", "no packed network|holds something else")
 
 
 @pytest.mark.parametrize(
