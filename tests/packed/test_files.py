@@ -427,3 +427,25 @@ def test_a_name_that_no_system_takes_is_no_file():
         refused(Path(name), "there is no file")
         with pytest.raises(ValueError, match="packed network"):
             load(name)
+
+
+def test_a_block_that_would_be_upsampled_and_strided_at_once_is_refused(tmp_path):
+    """The program writes it at twice the size, where an odd one is rounded up: beyond its memory."""
+    from bnc_repro.packed.packing import BinaryBlock, Convolution, Linear, Plan, check_plan
+
+    def plan(stride: int, upsampled: int) -> Plan:
+        ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
+        stem = Convolution(np.zeros((4, 3, 3, 3), np.float32), zeros, ones, 1)
+        block = BinaryBlock(
+            "b", np.zeros((4, 4, 3, 3), bool), ones, zeros, ones, stride, upsampled, np.eye(4, dtype=np.float32), zeros
+        )
+        return Plan(3, (9, 9), [stem, block, Linear(np.zeros((2, 4), np.float32), np.zeros(2, np.float32), True)])
+
+    for stride, upsampled in ((1, 1), (2, 1), (1, 2)):
+        check_plan(plan(stride, upsampled))
+    with pytest.raises(ValueError, match="step 1 does not fit"):
+        check_plan(plan(2, 2))
+    many = plan(1, 2)
+    many.steps[1:2] = many.steps[1:2] * 30
+    with pytest.raises(ValueError, match=r"makes \d+ x \d+ of its input"):
+        check_plan(many)

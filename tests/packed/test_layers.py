@@ -418,12 +418,15 @@ def test_a_layer_whose_numbers_no_longer_fit_is_refused():
         ("shift", lambda t: t[:4].clone(), r"shift \(4,\)"),
         ("scale", lambda t: t[:4].clone(), r"scale \(4,\)"),
         ("bits", lambda t: t[:-1].clone(), r"bits \(287,\)"),
-        ("bits", lambda t: t.float(), r"bits \(288,\)"),
     ):
         layer = packed_of(BinaryConv2d(16, 16, 3, **BINARY))
         setattr(layer, name, change(getattr(layer, name)))
         with pytest.raises(ValueError, match=rf"{word}.* do not fit an input of 16 channels: pack the network again"):
             layer(x)
+    layer = packed_of(BinaryConv2d(16, 16, 3, **BINARY))
+    layer.bits = layer.bits.float()
+    with pytest.raises(ValueError, match=r"takes float32, and bits of uint8, got .*, torch\.float32$"):
+        layer(x)
     spread = packed_of(BinaryConv2d(16, 16, 3, **BINARY))
     expected = spread(x)
     spread.bits, spread.shift = (torch.stack([t, t + 1], 1)[:, 0] for t in (spread.bits, spread.shift))
@@ -441,3 +444,18 @@ def test_a_layer_on_meta_gives_no_numbers():
 def test_a_number_is_no_row():
     with pytest.raises(ValueError, match=r"of 8 inputs got \(\)"):
         packed_of(BinaryLinear(8, 8, **BINARY))(torch.tensor(1.0))
+
+
+def test_a_window_of_more_products_than_16_bits_count_is_exact():
+    """The tables' counters would begin anew at 65536: such layers count bits."""
+    channels = 7296
+    layer = BinaryConv2d(channels, 64, 3, padding=1, bias=False, **BINARY)
+    with torch.no_grad():
+        order = torch.arange(9 * channels).expand(64, -1)
+        layer.weight.copy_((2.0 * (order % 2) - 1).view_as(layer.weight))
+    layer.eval()
+    x = -layer.weight[:1].detach().clone()  # at the centre every sign differs
+    expected = exact(layer)(x.double())
+    assert float(expected.abs().max()) == 9 * channels
+    for kernel in ("popcount", *(["tables"] if HOST.avx2 else [])):
+        assert torch.equal(packed_of(layer, kernel)(x).double(), expected)

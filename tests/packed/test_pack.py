@@ -810,3 +810,46 @@ def test_a_packed_network_moved_to_meta_or_under_vmap_is_refused():
             torch.vmap(packed)(images[None])
         with pytest.raises(ValueError, match="was moved to meta"):
             packed.to("meta")(images)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [torch.Tensor.half, torch.Tensor.double, lambda x: x[:, :1], lambda x: x[..., :8], lambda x: x.repeat(1, 1, 2, 2)],
+)
+def test_a_traced_program_refuses_images_that_are_not_what_it_was_packed_for(packed, change):
+    """The module's own sentences are not traced; the kernels read whatever memory they are given."""
+    images = noise(2, 3, 20, 24)
+    traced = torch.jit.trace(packed, images)
+    assert torch.equal(traced(images), packed(images))
+    with pytest.raises(RuntimeError, match=r"packed for float32 images \(N, 3, 20, 24\), got torch\.\w+ of"):
+        traced(change(images))
+
+
+def test_threads_that_call_one_network_keep_what_was_made_for_it(packed, monkeypatch):
+    from bnc_repro.packed import network as networks
+
+    images, made = noise(1, 3, 20, 24), []
+    engine = networks.Engine
+    packed(images)
+    monkeypatch.setattr(networks, "Engine", lambda *given: made.append(1) or engine(*given))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: packed(images), range(400)))
+    assert not made
+
+
+def test_a_compiled_model_is_packed():
+    """As torch.compile wraps one: it says that it has a length, and raises when asked."""
+    plain, images = network(), noise(2, 3, 20, 24)
+    packed = pack(torch.compile(plain, backend="eager"), (20, 24))
+    with torch.no_grad():
+        assert torch.allclose(packed(images), plain(images), atol=1e-3)
+
+
+def test_torchs_default_device_changes_nothing():
+    model = network(block="reactnet")
+    torch.set_default_device("meta")
+    try:
+        packed = pack(model, (20, 24), check=False)
+    finally:
+        torch.set_default_device(None)
+    assert {tensor.device.type for tensor in packed.state_dict().values()} == {"cpu"}

@@ -55,7 +55,8 @@ def packed_outputs(packed: nn.Module, images: Tensor) -> tuple[Any, Near]:
     """What the packed network gives, and the inputs of its layers near 0, as far as it has layers. Raises ValueError
     where it fails, with what may be the reason."""
     try:
-        with torch.no_grad(), _near(getattr(packed, "network", None) or packed) as near:
+        network = getattr(packed, "network", None)
+        with torch.no_grad(), _near(packed if network is None else network) as near:
             return packed(images), near
     except Exception as error:
         raise ValueError(

@@ -158,7 +158,8 @@ class Prepared:
     def _binary(self, step: BinaryBlock, kernel: str) -> None:
         channels = len(step.negative)
         self.outputs = rounded(channels)
-        self.nibbles = kernel == "tables" and channels % 64 == 0
+        fits = channels % 64 == 0 and step.negative[0].size < 1 << 16  # they count in 16 bits
+        self.nibbles = kernel == "tables" and fits
         if self.nibbles:
             self.weights, self.wide = nibble_weights(step.negative), False
             self.middle = lookup_middle(step.negative)

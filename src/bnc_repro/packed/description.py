@@ -43,6 +43,8 @@ def described(plan: Plan) -> tuple[np.ndarray, np.ndarray, str]:
 
 def plan_from(bits: np.ndarray, floats: np.ndarray, text: str) -> Plan:
     """The plan of `described`. Raises ValueError for a description that does not fit its arrays."""
+    if (bits.dtype, floats.dtype) != (np.uint8, np.float32):
+        raise ValueError(f"a plan's bits and floats are uint8 and float32, got {bits.dtype} and {floats.dtype}")
     try:
         description = json.loads(text)
         steps, arrays = [], _Arrays(bits, floats)

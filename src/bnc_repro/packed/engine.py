@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -120,8 +121,15 @@ class Engine:
     def __call__(self, images: Tensor) -> Tensor:
         """images (N, C, H, W) float32 -> (N, *shape), the images of a batch shared out to torch's number of threads.
 
-        Raises ValueError for an image that is not finite.
+        Raises ValueError for images of another type or size, as an exported program may be given, and for one that is
+        not finite.
         """
+        expected = (self.plan.channels, *self.plan.size)
+        if images.dtype != torch.float32 or images.dim() != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(
+                f"packed for float32 images (N, {', '.join(map(str, expected))}), got {images.dtype} of "
+                f"{tuple(images.shape)}"
+            )
         images = images.contiguous()
         results = images.new_empty(len(images), *self.shape)  # whatever torch's default precision is
         if images.requires_grad:
@@ -153,17 +161,20 @@ class Kept:
 
     def __init__(self, most: int) -> None:
         self._most, self._made = most, OrderedDict()
+        self._order = Lock()
 
     def __call__(self, tensors: tuple[Tensor, ...], key: tuple, make: Callable[[], Any]) -> Any:
         """What `make` gives, or gave for these very tensors and this key."""
         states = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
         name, numbers = (*states, *key), [_numbers(tensor) for tensor in tensors]
-        entry = self._made.pop(name, None)
+        entry = self._made.get(name)
         if entry is None or not all(map(torch.equal, numbers, entry[1])):
             entry = tensors, [part.clone() for part in numbers], make()
-        self._made[name] = entry
-        while len(self._made) > self._most:
-            self._made.popitem(last=False)
+        with self._order:
+            self._made[name] = entry
+            self._made.move_to_end(name)
+            while len(self._made) > self._most:
+                self._made.popitem(last=False)
         return entry[2]
 
 

@@ -45,7 +45,7 @@ class _PackedLayer(nn.Module):
         self.out_features = len(negative)
         self.register_buffer("bits", torch.from_numpy(np.packbits(negative.ravel(), bitorder="little")))
         self.register_buffer("scale", torch.from_numpy(scale).float())
-        no_bias = torch.zeros(len(negative), dtype=torch.float32)
+        no_bias = torch.zeros(len(negative), dtype=torch.float32, device="cpu")
         self.register_buffer("shift", no_bias if layer.bias is None else layer.bias.detach().clone())
         self.eval()
 
@@ -133,7 +133,7 @@ def packed_conv2d(
     for bits, scale and shift that do not fit it."""
     if not x.numel():
         return _empty(x, scale, geometry)
-    key = (*geometry, *x.shape[1:], kernel)
+    key = (*geometry, x.dtype, *x.shape[1:], kernel)
     return _layers((bits, scale, shift), key, lambda: _Layer(x, bits, scale, shift, geometry, kernel))(x)
 
 
@@ -161,7 +161,10 @@ class _Layer:
         _, channels, self.height, self.width = x.shape
         outputs = len(scale)
         needed = -(-outputs * channels * self.window**2 // 8)
-        if shift.shape != scale.shape or bits.dtype != torch.uint8 or bits.numel() != needed or channels % 4:
+        types = x.dtype, scale.dtype, shift.dtype, bits.dtype
+        if types != (*[torch.float32] * 3, torch.uint8):
+            raise ValueError(f"a packed layer takes float32, and bits of uint8, got {', '.join(map(str, types))}")
+        if shift.shape != scale.shape or bits.numel() != needed or channels % 4:
             raise ValueError(
                 f"a packed layer's bits {tuple(bits.shape)}, scale {tuple(scale.shape)} and shift {tuple(shift.shape)} "
                 f"do not fit an input of {channels} channels: pack the network again"
@@ -173,7 +176,8 @@ class _Layer:
         negative = np.unpackbits(bits.numpy(), count=int(np.prod(shape)), bitorder="little").astype(bool).reshape(shape)
         self.map = lambda: Map(self.height, self.width, channels)
         signs, target = self.map(), Map(height, width, outputs)
-        self.tables = chosen(kernel or None)[0] == "tables" and (self.window, padding, outputs % 64) == (3, 1, 0)
+        fits = (self.window, padding, outputs % 64) == (3, 1, 0) and 9 * channels < 1 << 16  # they count in 16 bits
+        self.tables = chosen(kernel or None)[0] == "tables" and fits
         if self.tables:
             self.wide, self.steps = False, lookup_steps(signs, target, stride)
             weights, middle = nibble_weights(negative), lookup_middle(negative)

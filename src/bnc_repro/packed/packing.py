@@ -104,7 +104,8 @@ def check_plan(plan: Plan) -> None:
             window = (weight.shape[-1] | 1,) * 2
             vectors, strides = [step.bias, step.slope], step.stride in (1, 2)
         elif isinstance(step, BinaryBlock):
-            vectors, strides = [step.scale, step.shift, step.slope], step.stride in (1, 2) and step.upsampled in (1, 2)
+            vectors = [step.scale, step.shift, step.slope]
+            strides = (step.stride, step.upsampled) in ((1, 1), (2, 1), (1, 2))
             changed = step.stride == 2 or outputs != channels
             if (step.shortcut is None) != (step.shortcut_bias is None) or (step.shortcut is None and changed):
                 raise ValueError(f"step {i} lacks its shortcut")
@@ -118,8 +119,8 @@ def check_plan(plan: Plan) -> None:
         if not right or not strides or (i == 0) != isinstance(step, Convolution):
             raise ValueError(f"step {i} does not fit an input of {channels} channels")
         channels, size = outputs, after(step, size)
-        if min(size) < 1:
-            raise ValueError(f"step {i} leaves nothing of its input")
+        if min(size) < 1 or max(size) > 1 << 16:
+            raise ValueError(f"step {i} makes {size[0]} x {size[1]} of its input")
     if not isinstance(plan.steps[-1], Linear):
         raise ValueError("the last step is no linear layer")
 
