@@ -144,7 +144,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         print(json.dumps(packed.evaluate(options.checkpoint, options.data, device, options.own), indent=1))
         results = results_of_validation(model, root)
     if options.results:
-        print(save_results(results, options.results.resolve()))
+        print(save_results(results, options.results))
 
 
 def predict_command(options: argparse.Namespace) -> None:
@@ -181,7 +181,7 @@ def _predict_people(options: argparse.Namespace) -> None:
     for picture, entries in zip(pictures, by_picture, strict=True):
         print(json.dumps(people.line_of(picture, entries, model.skeleton.names)))
     if options.results:
-        print(save_results(results, options.results.resolve()))
+        print(save_results(results, options.results))
     if options.draw:
         from .evidence import drawing
 

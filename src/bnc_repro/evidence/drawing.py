@@ -151,10 +151,11 @@ def _pictures(root: Path, split: str) -> tuple[Path, dict[int, str], Skeleton, P
     if not (root / "annotations").is_dir():
         pictures = [path for path in sorted(root.glob("*")) if path.suffix.lower() in IMG_EXTENSIONS]
         names: dict[int, str] = {}
-        for path in pictures:
-            other = names.setdefault(int(path.stem), path.name) if path.stem.isdecimal() else path.name
-            if other != path.name:
-                raise ValueError(f"{root} has {other} and {path.name}, both of id {int(path.stem)}: move one away")
+        for path in [path for path in pictures if path.stem.isdecimal()]:
+            number = int(path.stem)
+            if number in names:
+                raise ValueError(f"{root} has {names[number]} and {path.name}, both of id {number}: move one away")
+            names[number] = path.name
         if not names:
             raise ValueError(
                 f"{root} has neither annotations/ nor pictures named by their ids: name a data set in "

@@ -61,11 +61,15 @@ def stored(profile: str, experiment: str) -> list[dict]:
 
 
 def _stored(profile: str, experiment: str) -> list[tuple[dict, str]]:
-    paths = sorted((project_root() / "results" / profile / experiment).glob("*.json"))
-    for path in paths:
-        if path.stem != (name := read(path)["fingerprint"]):
-            raise ValueError(f"{path} holds the row {name}: rows are called by their fingerprints, remove it")
-    return sorted(map(_read, paths), key=lambda found: (found[0]["title"], found[0]["seed"]))
+    rows = []
+    for path in sorted((project_root() / "results" / profile / experiment).glob("*.json")):
+        row, identity = _read(path)
+        if path.stem != row["fingerprint"]:
+            raise ValueError(
+                f"{path} holds the row {row['fingerprint']}: rows are called by their fingerprints, remove it"
+            )
+        rows.append((row, identity))
+    return sorted(rows, key=lambda found: (found[0]["title"], found[0]["seed"]))
 
 
 def published(profile: str, experiment: str) -> list[dict]:

@@ -58,6 +58,11 @@ SHORT = {"epochs": 1, "warmup_epochs": 0.0, "evaluate_every": 1}
 FEW_PICTURES = 1280
 PROFILES = ("sample", "presets", "small")  # those with published rows
 OF_NO_PATH = ("seed", "learning_rate")  # keys whose values are numbers for the same code
+# Keys that decide together which code computes a layer.
+TOGETHER = (
+    "network", "block", "weight_binarizer", "activation_binarizer", "preset", "rule", "hidden", "gates", "per_layer",
+    "standardize",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,14 +108,11 @@ def pairs(
         if source == source_of(experiment) or (profile == "sample" and row["seed"] >= seeds):
             continue
         recipe = cut(recipe, keep_length=profile == "sample")
-        key = (profile, experiment, source, json.dumps(_shape(recipe, profile)))
+        key = (profile, experiment, source, json.dumps(recipe))
         wanted.setdefault(key, Pair(profile, experiment, source, commit, f"{row['title']}, seed {row['seed']}", recipe))
     if unknown := set(sources or ()) - seen:
         raise ValueError(f"no published row was made by the code {', '.join(sorted(unknown))}: `stale` names those")
     return list(_walking(wanted.values()))
-
-
-ESTIMATOR = ("network", "weight_binarizer", "activation_binarizer", "preset", "rule", "hidden", "gates", "per_layer")
 
 
 def _walking(pairs: Iterable[Pair]) -> Iterator[Pair]:
@@ -118,8 +120,8 @@ def _walking(pairs: Iterable[Pair]) -> Iterator[Pair]:
     walked: dict[tuple, set[tuple]] = {}
     for pair in pairs:
         settings = dict(dotted(pair.recipe))
-        paths = {(key, json.dumps(value)) for key, value in settings.items() if key not in (*ESTIMATOR, *OF_NO_PATH)}
-        paths.add(("estimator", json.dumps([settings.get(key) for key in (*ESTIMATOR, "block", "standardize")])))
+        paths = {(key, json.dumps(value)) for key, value in settings.items() if key not in (*TOGETHER, *OF_NO_PATH)}
+        paths.add(("together", json.dumps([settings.get(key) for key in TOGETHER])))
         before = walked.setdefault(_of_ledger(pair), set())
         if pair.profile == "sample" or not paths <= before:
             before |= paths
@@ -150,11 +152,6 @@ def cut(recipe: dict, keep_length: bool) -> dict:
         if values["data"]["kind"] != "coco":
             values["data"]["train_limit"] = FEW_PICTURES
     return values
-
-
-def _shape(recipe: dict, profile: str) -> dict:
-    """What tells runs apart: everything in the sample; elsewhere not the seed and the rate."""
-    return recipe if profile == "sample" else {k: v for k, v in recipe.items() if k not in OF_NO_PATH}
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def packed_outputs(packed: nn.Module, images: Tensor) -> tuple[Any, Near]:
         ) from error
 
 
-def _hooked(network: nn.Module, hook: Callable) -> list:
+def _watched(network: nn.Module, hook: Callable) -> list:
     """Handles of `hook(name, layer, inputs, named)` before each call of each layer that takes signs, packed or not."""
     kinds = (BinaryConv2d, BinaryLinear, PackedConv2d, PackedLinear)
     return [
@@ -85,7 +85,7 @@ def _near(network: nn.Module) -> Iterator[Near]:
         where = (x.abs() <= 2 * NEAR * x.std()).nonzero().flatten() if x.numel() > 1 else x.new_empty(0).long()
         near[name].append((where, x[where]))
 
-    handles = _hooked(network, look)
+    handles = _watched(network, look)
     try:
         yield near
     finally:
@@ -128,7 +128,7 @@ class Reference:
             if isinstance(layer, (BinaryConv2d, BinaryLinear)):
                 _hold_weight(layer)
         self._exact.double()
-        _hooked(self._exact, self._look)
+        _watched(self._exact, self._look)
 
     def _look(self, name: str, _: nn.Module, inputs: tuple, named: dict) -> tuple[tuple, dict]:
         x = next(tensors_in((inputs, named)))

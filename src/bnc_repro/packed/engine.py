@@ -68,7 +68,7 @@ def refuse_converted(x: Tensor, *tensors: Tensor) -> None:
     """Raise ValueError where .half(), .double(), .to("meta") or the like has changed a packed network's own `tensors`,
     its bits (uint8) and floats, so that they no longer serve an input x."""
     for tensor in tensors:
-        if tensor.dtype not in (torch.float32, torch.uint8) and (tensor.is_floating_point() or tensor.is_complex()):
+        if tensor.dtype != torch.float32 and (tensor.is_floating_point() or tensor.is_complex()):
             raise ValueError(
                 f"packed inference computes in float32, and this packed network was turned to {tensor.dtype}: pack the "
                 "network again and leave it as it is"
@@ -80,12 +80,24 @@ def refuse_converted(x: Tensor, *tensors: Tensor) -> None:
             )
 
 
+def check_images(images: Tensor, plan: Plan) -> None:
+    """Raise ValueError for images that are not what `plan` takes, float32 (N, C, H, W) on the CPU."""
+    expected = (plan.channels, *plan.size)
+    if images.dim() != 4 or tuple(images.shape[1:]) != expected or images.dtype != torch.float32:
+        remedy = "" if images.dtype == torch.float32 else ": call .float()"
+        raise ValueError(
+            f"packed for float32 images (N, {', '.join(map(str, expected))}), got {images.dtype} of "
+            f"{tuple(images.shape)}{remedy}"
+        )
+    if images.device.type not in ("cpu", "meta"):
+        raise ValueError(f"packed inference runs on the CPU, got images on {images.device}: call .cpu()")
+
+
 def not_finite(x: Tensor, read: str) -> ValueError:
     """The error for x (N, ...) that holds NaN or infinity; `read`: where to look for the reason."""
     nan = x.isnan().flatten(1).any(1)
-    what = "NaN, which has no sign" if bool(nan.any()) else "infinity"
-    image = int((nan if bool(nan.any()) else x.isinf().flatten(1).any(1)).nonzero()[0])
-    return ValueError(f"image {image} of {len(x)} holds {what}: look at {read}")
+    what, images = ("NaN, which has no sign", nan) if nan.any() else ("infinity", x.isinf().flatten(1).any(1))
+    return ValueError(f"image {int(images.nonzero()[0])} of {len(x)} holds {what}: look at {read}")
 
 
 def chosen(kernel: str | None) -> tuple[str, str]:
@@ -124,12 +136,7 @@ class Engine:
         Raises ValueError for images of another type or size, as an exported program may be given, and for one that is
         not finite.
         """
-        expected = (self.plan.channels, *self.plan.size)
-        if images.dtype != torch.float32 or images.dim() != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(
-                f"packed for float32 images (N, {', '.join(map(str, expected))}), got {images.dtype} of "
-                f"{tuple(images.shape)}"
-            )
+        check_images(images, self.plan)
         images = images.contiguous()
         results = images.new_empty(len(images), *self.shape)  # whatever torch's default precision is
         if images.requires_grad:

@@ -68,12 +68,12 @@ def save(
         raise ValueError(f"a packed file takes plain values, and its recipe or skeleton is more: {error}") from error
     if json.loads(text) != content:
         raise ValueError("a packed file takes plain values: names as keys, lists in place of tuples, no NaN")
-    _check(content, plan_from(arrays["bits"], arrays["floats"], packed.description))
+    _check_form(content)
+    _check_labels(content["labels"], plan_from(arrays["bits"], arrays["floats"], packed.description))
     header = {"format": FORMAT, "checksum": _checksum(arrays, text), "content": text}
-    path = Path(path).resolve()  # where a link leads
-    with atomic(path) as temporary:  # one entry: safetensors writes several in any order
+    with atomic(Path(path)) as temporary:  # one entry: safetensors writes several in any order
         temporary.write_bytes(as_bytes(arrays, metadata={KEY: json.dumps(header)}))  # its save_file: for the owner only
-    return path.stat().st_size
+    return Path(path).stat().st_size
 
 
 def is_file(path: Path) -> bool:
@@ -126,7 +126,7 @@ def load(path: str | Path, kernel: str | None = None) -> Loaded:
             raise ValueError(f"its arrays are {', '.join(sorted(arrays))}, not bits and floats")
         _check_form(content)
         plan = plan_from(_array(arrays, "bits", "uint8"), _array(arrays, "floats", "float32"), content["plan"])
-        _check(content, plan)
+        _check_labels(content["labels"], plan)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}; pack its checkpoint again") from error
     return Loaded(PackedNetwork(plan, kernel), content["recipe"], content["labels"], content["skeleton"])
@@ -140,11 +140,9 @@ def _check_form(content: object) -> None:
             raise ValueError(f"its {key} is of another form")
 
 
-def _check(content: dict, plan: Plan) -> None:
-    """Raise ValueError for content of another form, and for labels that are not a name for each output of `plan`, if
-    there are any."""
-    _check_form(content)
-    labels, outputs = content["labels"], output_shape(plan)[0]
+def _check_labels(labels: list, plan: Plan) -> None:
+    """Raise ValueError for labels that are not a name for each output of `plan`, if there are any."""
+    outputs = output_shape(plan)[0]
     if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
         raise ValueError("its labels are not names, each another")
     if labels and len(labels) != outputs:

@@ -16,7 +16,16 @@ from ..layers.ends import WEIGHTED, channels_of, checked_model, tensors_in
 from ..training import memory
 from .agreement import CLOSE, Reference, compare, copy_of, difference_of, line_of, own_outputs, packed_outputs
 from .description import described, plan_from
-from .engine import Engine, Kept, as_operator, chosen, kernels_at_hand, refuse_converted, refuse_transformed
+from .engine import (
+    Engine,
+    Kept,
+    as_operator,
+    check_images,
+    chosen,
+    kernels_at_hand,
+    refuse_converted,
+    refuse_transformed,
+)
 from .packing import Plan, plan_of
 from .replacement import pack_layers
 
@@ -98,22 +107,13 @@ class PackedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         refuse_transformed(images)
         # A conversion takes all numbers with it, so one of the float rest tells; packed layers look at their own.
-        own = (self.bits, self.floats) if self.network is None else islice(self.network.parameters(), 1)
-        refuse_converted(images, *own)
         if self.network is not None:
+            refuse_converted(images, *islice(self.network.parameters(), 1))
             return self.network(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
-        self._check(images)
-        return packed_network(images, self.bits, self.floats, self.description, self.kernel)
-
-    def _check(self, images: Tensor) -> None:
         assert self.plan is not None
-        expected = (self.plan.channels, *self.plan.size)
-        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(f"packed for images (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
-        if images.device.type not in ("cpu", "meta"):
-            raise ValueError(f"packed inference runs on the CPU, got images on {images.device}: call .cpu()")
-        if images.dtype != torch.float32:
-            raise ValueError(f"packed inference takes float32 images, got {images.dtype}: call .float()")
+        refuse_converted(images, self.bits, self.floats)
+        check_images(images, self.plan)
+        return packed_network(images, self.bits, self.floats, self.description, self.kernel)
 
     def train(self, mode: bool = True) -> "PackedNetwork":
         """Raises ValueError for True: a packed network is for evaluation."""

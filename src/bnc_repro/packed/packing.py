@@ -211,18 +211,17 @@ def fold(norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     with np.errstate(invalid="ignore", divide="ignore"):  # the comparison tells of what is not finite
-        scale = (1.0 if norm.weight is None else double(norm.weight)) / np.sqrt(double(norm.running_var) + norm.eps)
-    return scale, (0.0 if norm.bias is None else double(norm.bias)) - double(norm.running_mean) * scale
+        scale = (1.0 if norm.weight is None else _double(norm.weight)) / np.sqrt(_double(norm.running_var) + norm.eps)
+    return scale, (0.0 if norm.bias is None else _double(norm.bias)) - _double(norm.running_mean) * scale
 
 
-def double(tensor: Tensor) -> np.ndarray:
-    """The numbers of a tensor in double precision."""
+def _double(tensor: Tensor) -> np.ndarray:
     return tensor.detach().double().cpu().numpy()
 
 
 def _slope(activation: nn.Module, channels: int) -> np.ndarray:
     assert isinstance(activation, nn.PReLU)
-    return np.broadcast_to(double(activation.weight), (channels,)).copy()
+    return np.broadcast_to(_double(activation.weight), (channels,)).copy()
 
 
 def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
@@ -247,8 +246,8 @@ def plan_of(network: nn.Module, size: tuple[int, int]) -> Plan | None:
     else:
         last, weight = network.fc, network.fc.weight
     outputs = len(weight)
-    bias = np.zeros(outputs) if last.bias is None else double(last.bias)
-    plan.steps.append(Linear(double(weight), bias, isinstance(network, ResNet)))
+    bias = np.zeros(outputs) if last.bias is None else _double(last.bias)
+    plan.steps.append(Linear(_double(weight), bias, isinstance(network, ResNet)))
     plan.layers.append((names[last], "float", "the last layer"))
     for step in plan.steps:  # what is computed is what a file holds
         for key, value in vars(step).items():
@@ -325,7 +324,7 @@ def _is_block(block: Any) -> bool:
 def _stem(plan: Plan, trunk: Any, names: dict) -> None:
     conv, norm, activation, *rest = trunk.stem
     scale, shift = fold(norm)
-    weight = double(conv.weight) * scale[:, None, None, None]
+    weight = _double(conv.weight) * scale[:, None, None, None]
     slope = _slope(activation, conv.out_channels)
     plan.steps.append(Convolution(weight, shift, slope, conv.stride[0], pooled=bool(rest)))
     plan.layers.append((names[conv], "float", "the first layer"))
@@ -336,7 +335,7 @@ def _block(plan: Plan, block: Any, names: dict, upsampled: int) -> None:
     negative, size = negative_and_scale(conv, names[conv])
     scale, shift = fold(block.norm)
     if conv.bias is not None:
-        shift = shift + scale * double(conv.bias)
+        shift = shift + scale * _double(conv.bias)
     slope = _slope(block.activation, conv.out_channels)
     step = BinaryBlock(names[conv], negative, size * scale, shift, slope, conv.stride[0], upsampled)
     plan.layers.append((names[conv], "packed", ""))
@@ -344,6 +343,6 @@ def _block(plan: Plan, block: Any, names: dict, upsampled: int) -> None:
         parts: Any = block.shortcut
         _, pointwise, norm = parts
         scale, shift = fold(norm)
-        step.shortcut, step.shortcut_bias = double(pointwise.weight)[:, :, 0, 0] * scale[:, None], shift
+        step.shortcut, step.shortcut_bias = _double(pointwise.weight)[:, :, 0, 0] * scale[:, None], shift
         plan.layers.append((names[pointwise], "float", "a shortcut, 1x1"))
     plan.steps.append(step)

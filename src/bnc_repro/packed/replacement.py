@@ -10,11 +10,12 @@ from collections import Counter
 
 import torch
 from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers.binary import BinaryConv2d, BinaryLinear
 from .agreement import copy_of
 from .layers import PackedConv2d, PackedLinear
-from .packing import double, fold, foldable, hooked, why_float
+from .packing import foldable, hooked, why_float
 
 
 def pack_layers(model: nn.Module, kernel: str | None = None, *, fold_norms: bool = True) -> list[tuple[str, str, str]]:
@@ -103,8 +104,8 @@ def _pairs(model: nn.Module, graph: fx.Graph) -> set[tuple[nn.Module, nn.Module]
     read = {id(_attribute(model, str(node.target))) for node in graph.nodes if node.op == "get_attr"}
 
     def alone(module: nn.Module) -> bool:
-        own = {id(tensor) for tensor in [*module.parameters(), *module.buffers()]}
-        return calls[module] == 1 and not hooked(module) and not own & read
+        tensors = {id(tensor) for tensor in [*module.parameters(), *module.buffers()]}
+        return calls[module] == 1 and not hooked(module) and not tensors & read
 
     pairs = set()
     for node, norm in modules.items():
@@ -124,16 +125,12 @@ def _attribute(model: nn.Module, name: str) -> object:
 
 
 def _folded(layer: nn.Module, norm: nn.Module) -> nn.Module:
-    """A layer that gives what `norm` gives of the output of `layer`: folded in double precision."""
+    """A layer of its own that gives what `norm` gives of the output of `layer`."""
     assert isinstance(norm, nn.BatchNorm2d)
+    if not isinstance(layer, PackedConv2d):
+        assert isinstance(layer, nn.Conv2d)
+        return fuse_conv_bn_eval(layer, norm)
     folded = copy_of(layer)
-    if isinstance(folded, PackedConv2d):
-        folded.fold(norm)
-        return folded
-    assert isinstance(folded, nn.Conv2d)
-    scale, shift = (torch.from_numpy(values) for values in fold(norm))
-    weight = torch.from_numpy(double(folded.weight)) * scale[:, None, None, None]
-    if folded.bias is not None:
-        shift = shift + scale * torch.from_numpy(double(folded.bias))
-    folded.weight, folded.bias = nn.Parameter(weight.float()), nn.Parameter(shift.float())
+    assert isinstance(folded, PackedConv2d)
+    folded.fold(norm)
     return folded

@@ -82,8 +82,7 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int, int], file: str | Pa
     with evaluating(network):
         expected = network(images)
         fixed = with_fixed_weights(network)
-    file = Path(file).resolve()  # where a link leads
-    with atomic(file) as temporary:
+    with atomic(Path(file)) as temporary:
         with evaluating(fixed), warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")  # of the exporter's own age, and of Python's numbers in a trace
             torch.onnx.export(
@@ -105,7 +104,7 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int, int], file: str | Pa
         outputs = _run(temporary, images.numpy())
     differences = (torch.from_numpy(outputs) - expected).abs().flatten(1).amax(1) / expected.abs().amax()
     apart = int((differences > CLOSE).sum())
-    size_bytes = file.stat().st_size
+    size_bytes = Path(file).stat().st_size
     return Exported(size_bytes, float_bytes, binary_weights, differences.max().item(), apart, len(images))
 
 
